@@ -1,0 +1,332 @@
+"""Nex: configuration in, one attribute per resource out."""
+
+from __future__ import annotations
+
+import ssl as ssl_module
+import urllib.request
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
+
+import aiohttp
+from msgspec import UNSET
+
+from ._typing import Unpack
+from .config import Secret, Timeouts, is_loopback, resolve
+from .errors import ClientClosed, ConfigError, InvalidRequestError
+from .models.base import decode_any
+from .resources.ai_lists import AILists
+from .resources.compounding import Compounding
+from .resources.context import Context
+from .resources.graph import Graph
+from .resources.insights import Insights
+from .resources.integrations import Integrations
+from .resources.lists import Lists
+from .resources.notes import Notes
+from .resources.notifications import Notifications
+from .resources.objects import Objects
+from .resources.records import Records
+from .resources.relationships import Relationships
+from .resources.search import Search
+from .resources.tasks import Tasks
+from .routes import RetryClass, Route
+from .transport import wire
+from .transport.pool import SessionPool, Tenant
+from .transport.retry import RetryPolicy
+from .transport.sender import (
+    ClientState,
+    Hooks,
+    RequestDetails,
+    RequestOptions,
+    ResponseDetails,
+    RetryDetails,
+    Sender,
+    Settings,
+)
+
+if TYPE_CHECKING:
+    from .emulator import Emulator
+
+__all__ = ["Nex"]
+
+
+class Nex:
+    """The client of the Nex Developer API.
+
+    ``async with Nex() as nex:`` takes the key from `api_key`, `NEX_API_KEY` or the files of `~/.nex`, and the base URL from
+    `base_url` (an origin or a full URL), `NEX_DEV_URL`, `NEX_API_BASE_URL` or production. The constructor does no I/O and
+    needs no event loop. `pool` shares connections with other clients; `session` uses your own `ClientSession`, which is
+    never closed (its hidden retry is turned off). `timeout` is seconds for a whole call, or a `Timeouts`; `retry` a
+    `RetryPolicy`. `source` is the attribution label the API records. The hooks get frozen details objects; they run on the
+    event loop and must not block.
+
+    Raises `ConfigError` when there is no key, or a setting cannot be right.
+    """
+
+    def __init__(
+        self,
+        api_key: str | Secret | None = None,
+        *,
+        base_url: str | None = None,
+        pool: SessionPool | None = None,
+        session: aiohttp.ClientSession | None = None,
+        timeout: float | Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+        source: str = "python-sdk",
+        on_request: Callable[[RequestDetails], object] | None = None,
+        on_response: Callable[[ResponseDetails], object] | None = None,
+        on_retry: Callable[[RetryDetails], object] | None = None,
+    ) -> None:
+        settings = _settings(timeout, retry, headers, Hooks(on_request, on_response, on_retry))
+        secret, url = resolve(api_key, base_url)
+        own_pool = None if pool is not None else SessionPool()
+        tenant = _tenant(pool or own_pool, url, secret, source, settings.policy, session)
+        self._begin(ClientState(tenant), settings, own_pool, url)
+
+    def _begin(self, state: ClientState, settings: Settings, own_pool: SessionPool | None, url: str) -> None:
+        self._state = state
+        self._sender = Sender(state, settings)
+        self._own_pool = own_pool
+        self._url = url
+
+    @classmethod
+    def local(
+        cls,
+        db: str = ":memory:",
+        *,
+        timeout: float | Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+        **emulator: Any,
+    ) -> Nex:
+        """Return a client of an embedded Nex that starts with it and ends with it; needs no account and no network.
+
+        `db` is a file that keeps the data, or memory. Other arguments go to `nex_async.emulator.Emulator`.
+        """
+        return _LocalNex(db, _settings(timeout, retry, headers, Hooks()), emulator)
+
+    # ---- resources --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def objects(self) -> Objects:
+        """Object definitions and their attributes."""
+        return Objects(self._sender)
+
+    @cached_property
+    def records(self) -> Records:
+        """The rows of an object."""
+        return Records(self._sender)
+
+    @cached_property
+    def relationships(self) -> Relationships:
+        """Relationship definitions and instances."""
+        return Relationships(self._sender)
+
+    @cached_property
+    def lists(self) -> Lists:
+        """Lists of records, and their members."""
+        return Lists(self._sender)
+
+    @cached_property
+    def tasks(self) -> Tasks:
+        """Tasks."""
+        return Tasks(self._sender)
+
+    @cached_property
+    def notes(self) -> Notes:
+        """Notes."""
+        return Notes(self._sender)
+
+    @cached_property
+    def search(self) -> Search:
+        """Search over every kind of record."""
+        return Search(self._sender)
+
+    @cached_property
+    def insights(self) -> Insights:
+        """What the AI derived."""
+        return Insights(self._sender)
+
+    @cached_property
+    def context(self) -> Context:
+        """Texts in, answers out."""
+        return Context(self._sender)
+
+    @cached_property
+    def ai_lists(self) -> AILists:
+        """Lists asked for in plain language."""
+        return AILists(self._sender)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph of the workspace."""
+        return Graph(self._sender)
+
+    @cached_property
+    def integrations(self) -> Integrations:
+        """Connected services."""
+        return Integrations(self._sender)
+
+    @cached_property
+    def compounding(self) -> Compounding:
+        """Jobs that consolidate and age insights."""
+        return Compounding(self._sender)
+
+    @cached_property
+    def notifications(self) -> Notifications:
+        """The notification feed and its rules."""
+        return Notifications(self._sender)
+
+    # ---- the way out, views, life -----------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        /,
+        *,
+        query: wire.Query | None = None,
+        body: Any = UNSET,
+        retry_class: RetryClass | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Any:
+        """Send any request below the base URL and return its JSON (None for an empty reply): the way out for what is new.
+
+        `path` starts with `/v1/` and is taken as it is; put parameters into `query`. `retry_class` says how the request may
+        be repeated (by default: GET `read`, PUT `upsert`, PATCH and DELETE `state`, POST `create`).
+        """
+        route = _raw_route(method, path, retry_class)
+        return await self._sender.send(route, (), query, body, options)
+
+    def with_options(self, **options: Unpack[RequestOptions]) -> Nex:
+        """Return a cheap view of this client with other options: same connections, same limits, closed with it."""
+        view = Nex.__new__(Nex)
+        view._begin(self._state, self._sender.settings.merged(options), None, self._url)
+        return view
+
+    @property
+    def base_url(self) -> str:
+        """The base URL calls go to."""
+        return self._url
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client was closed."""
+        return self._state.closed
+
+    async def aclose(self, *, drain: float = 5.0) -> None:
+        """Close the client. Idempotent.
+
+        New calls raise `ClientClosed` at once; those under way get `drain` seconds to finish, then end with `ClientClosed`.
+        A pool or session that was passed in stays open.
+        """
+        await self._state.drain(drain)
+        if self._state.tenant is not None:
+            await self._state.tenant.aclose()
+        if self._own_pool is not None:
+            await self._own_pool.aclose()
+
+    async def __aenter__(self) -> Nex:
+        if self._state.closed:
+            raise ClientClosed("the client is closed; make a new one")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Nex {self._url}{' closed' if self._state.closed else ''}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Nex client cannot be pickled or copied: it holds a key and connections"
+        )
+
+
+class _LocalNex(Nex):
+    """A client that brings its server along."""
+
+    def __init__(self, db: str, settings: Settings, arguments: dict[str, Any]) -> None:
+        self._db = db
+        self._arguments = arguments
+        self._emulator: Emulator | None = None
+        self._begin(ClientState(None), settings, SessionPool(), "(embedded, not started)")
+
+    async def __aenter__(self) -> Nex:
+        await super().__aenter__()
+        if self._emulator is None:
+            from .emulator import Emulator  # the one place below the command line that knows the embedded server
+
+            emulator = Emulator(self._db, **self._arguments)
+            await emulator.start()
+            self._emulator, self._url = emulator, emulator.url
+            secret = Secret(emulator.key)
+            policy = self._sender.settings.policy
+            self._state.tenant = _tenant(self._own_pool, emulator.url, secret, "python-sdk", policy, None)
+        return self
+
+    async def aclose(self, *, drain: float = 5.0) -> None:
+        try:
+            await super().aclose(drain=drain)
+        finally:
+            if self._emulator is not None:
+                await self._emulator.aclose()
+
+
+def _settings(
+    timeout: float | Timeouts | None, retry: RetryPolicy | None, headers: Mapping[str, str] | None, hooks: Hooks
+) -> Settings:
+    timeouts = timeout if isinstance(timeout, Timeouts) else Timeouts(total=timeout)
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise ConfigError("retry must be a RetryPolicy")
+    return Settings(timeouts, retry or RetryPolicy(), wire.check_headers(headers) if headers else None, hooks)
+
+
+def _tenant(
+    pool: SessionPool | None,
+    url: str,
+    secret: Secret,
+    source: str,
+    policy: RetryPolicy,
+    session: aiohttp.ClientSession | None,
+) -> Tenant:
+    assert pool is not None
+    if not isinstance(source, str) or not source.isascii() or not source.isprintable() or not source:
+        raise ConfigError("source must be a short ASCII label")
+    host = urlsplit(url).hostname or ""
+    context = pool.ssl
+    lax = context is not None and (context.verify_mode is ssl_module.CERT_NONE or not context.check_hostname)
+    if lax and not is_loopback(host):
+        raise ConfigError("ssl does not verify the server's certificate and host name; that is refused except for loopback")
+    proxy = pool.proxy
+    if proxy is None and pool.proxy_from_env and not urllib.request.proxy_bypass(host):
+        proxy = urllib.request.getproxies().get(urlsplit(url).scheme)
+    return Tenant(pool, url, secret, source=source, budget=policy.budget, user_session=session, proxy=proxy)
+
+
+_METHODS: dict[str, RetryClass] = {
+    "GET": "read", "PUT": "upsert", "PATCH": "state", "DELETE": "state", "POST": "create",
+}  # fmt: skip
+
+
+def _raw_route(method: str, path: str, retry_class: RetryClass | None) -> Route[Any]:
+    verb = method.upper() if isinstance(method, str) else ""
+    if verb not in _METHODS:
+        raise InvalidRequestError(f"method must be one of {', '.join(_METHODS)}", argument="method")
+    if not isinstance(path, str) or not path.startswith("/v1/") or any(mark in path for mark in "{}?#"):
+        raise InvalidRequestError("path must start with /v1/ and hold no query, fragment or braces", argument="path")
+    if retry_class is not None and retry_class not in ("read", "upsert", "state", "create", "costly"):
+        raise InvalidRequestError("retry_class is not one of the five", argument="retry_class")
+    target = "/".join(_raw_segment(segment) for segment in path.split("/"))
+    return Route(f"{verb} request", verb, target, _json_or_none, (), retry_class or _METHODS[verb])
+
+
+def _raw_segment(segment: str) -> str:
+    """Return a segment of a path the caller wrote himself: checked like a parameter, empty ones kept."""
+    return wire.path_segment("path", segment) if segment else segment
+
+
+def _json_or_none(data: bytes) -> Any:
+    return decode_any(data) if data.strip() else None

@@ -1,0 +1,246 @@
+"""Where settings come from: arguments, `NEX_*` variables, the files of `~/.nex`; and the Secret that never prints."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import re
+import stat
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import msgspec
+
+from .errors import ConfigError
+
+__all__ = ["DEFAULT_BASE_URL", "DEFAULT_ORIGIN", "PREFIX", "Secret", "Timeouts", "normalise_base_url", "resolve"]
+
+DEFAULT_ORIGIN = "https://app.nex.ai"
+PREFIX = "/api/developers"
+DEFAULT_BASE_URL = DEFAULT_ORIGIN + PREFIX
+
+_log = logging.getLogger("nex_async.config")
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.\-]{0,252})\Z")
+_WORKSPACE = re.compile(r"[A-Za-z0-9_\-]{1,128}\Z")
+
+
+class MaskedStr(str):
+    """A string that goes over the wire as it is and prints as a mask, also inside a header map or a traceback."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'[redacted]'"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a header that holds an API key cannot be pickled")
+
+
+class Secret:
+    """An API key. Never prints, formats, compares by text, pickles or copies itself; `.reveal()` is the one way out."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str | Secret) -> None:
+        self._value: str
+        if isinstance(value, Secret):
+            self._value = value._value
+            return
+        if not isinstance(value, str):
+            raise ConfigError(f"api_key must be a string, not {type(value).__name__}")
+        stripped = value.strip()
+        if stripped != value:
+            warnings.warn("api_key has leading or trailing white space, which was removed", UserWarning, stacklevel=3)
+        if not stripped:
+            raise ConfigError("api_key is empty: pass api_key=, or set NEX_API_KEY")
+        if not stripped.isascii() or not stripped.isprintable() or " " in stripped:
+            raise ConfigError("api_key holds a control, space or non-ASCII character")
+        if not stripped.startswith(("sk-", "nex_dev_")):
+            warnings.warn("api_key does not start with 'sk-'; is it a Nex key?", UserWarning, stacklevel=3)
+        self._value = MaskedStr(stripped)
+
+    def reveal(self) -> str:
+        """Return the key itself, as a string that still prints as a mask."""
+        return self._value
+
+    def authorization(self) -> str:
+        """Return the value of the Authorization header, as a string that prints as a mask."""
+        return MaskedStr(f"Bearer {str.__str__(self._value)}")
+
+    def __repr__(self) -> str:
+        length = len(self._value)
+        tail = self._value[-4:] if length >= 12 else ""
+        return f"Secret('****{tail}', {length} characters)"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and str.__eq__(self._value, other._value)
+
+    def __hash__(self) -> int:
+        return hash(str.__str__(self._value))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an API key cannot be pickled or copied; pass it again where it is needed")
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """How long to wait, in seconds. None takes the operation's own default.
+
+    `total` bounds the whole call with every retry and wait (60; 300 for AI operations); `connect` one connection (5);
+    `read` silence of the server while a reply is due (30; 120 for AI); `pool` the wait for a free connection (the
+    remaining total).
+    """
+
+    total: float | None = None
+    connect: float = 5.0
+    read: float | None = None
+    pool: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("total", "connect", "read", "pool"):
+            value: object = getattr(self, name)
+            if value is None and name != "connect":
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
+                raise ConfigError(f"timeouts.{name} must be a positive number of seconds, not {value!r}")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` can only be this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def normalise_base_url(value: str, argument: str = "base_url") -> str:
+    """Return `scheme://host[:port]/api/developers` for an origin, a full base URL, or one that ends in `/v1`.
+
+    Raises `ConfigError` for anything else: user info, query, fragment, dot segments, a strange host, port 0, or plain
+    http to a host that is not loopback.
+    """
+    if not isinstance(value, str):
+        raise ConfigError(f"{argument} must be a string, not {type(value).__name__}")
+    text = value.strip()
+    if not text or not text.isascii() or not text.isprintable() or "\\" in text or " " in text:
+        raise ConfigError(f"{argument} must be a plain ASCII URL such as {DEFAULT_ORIGIN}")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+        host = parts.hostname or ""
+    except ValueError:
+        raise ConfigError(f"{argument} is not a URL: its host or port cannot be read") from None
+    _check_authority(argument, parts.scheme, parts.netloc, host, port)
+    if parts.query or parts.fragment or "?" in text or "#" in text:
+        raise ConfigError(f"{argument} must not hold a query or a fragment")
+    origin = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
+    return origin + _normalise_path(argument, parts.path)
+
+
+def _check_authority(argument: str, scheme: str, netloc: str, host: str, port: int | None) -> None:
+    if scheme not in ("https", "http"):
+        raise ConfigError(f"{argument} must start with https:// (or http:// for loopback)")
+    if "@" in netloc:
+        raise ConfigError(f"{argument} must not hold user information")
+    if port == 0 or netloc.endswith(":"):
+        raise ConfigError(f"{argument} has no usable port")
+    if not (_HOST.match(host) and ".." not in host) and not _is_address(host):
+        raise ConfigError(f"{argument} has no usable host")
+    if any(label.startswith("xn--") for label in host.split(".")):
+        raise ConfigError(f"{argument} has an internationalised host name; the API has none")
+    if scheme == "http" and not is_loopback(host):
+        raise ConfigError(f"{argument} uses plain http to a host that is not loopback; use https")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _normalise_path(argument: str, path: str) -> str:
+    segments = [segment for segment in path.split("/") if segment]
+    if any(segment in (".", "..") or "%" in segment for segment in segments):
+        raise ConfigError(f"{argument} has a path that could leave its place")
+    while segments and segments[-1] == "v1":
+        segments.pop()
+    return "/" + "/".join(segments) if segments else PREFIX
+
+
+class _Credentials(msgspec.Struct):
+    """What any of the `~/.nex` files may hold that a client needs; everything else in them is left alone."""
+
+    api_key: str | None = None
+    base_url: str | None = None
+    dev_url: str | None = None
+    active_workspace: str | None = None
+
+
+def _read(path: Path) -> _Credentials | None:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read(1 << 20)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        found = msgspec.json.decode(content, type=_Credentials)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise ConfigError(f"{path} is not a JSON file of credentials") from None
+    if found.api_key and os.name == "posix" and mode & (stat.S_IRGRP | stat.S_IROTH):
+        warnings.warn(f"{path} holds an API key and is readable by others; run: chmod 600 {path}", UserWarning, 4)
+    return found
+
+
+def _files(environ: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the key and base URL of the active workspace, else of the flat file, else of the retired file."""
+    home = Path(environ.get("HOME") or Path.home())
+    base = Path(environ.get("NEX_BASE_DIR") or home / ".nex")
+    config = _read(base / "config.json") or _Credentials()
+    workspace = config.active_workspace
+    active = None
+    if workspace and _WORKSPACE.match(workspace):
+        active = _read(base / "workspaces" / workspace / "credentials.json")
+    retired = None if config.api_key or (active and active.api_key) else _read(home / ".nex-mcp.json")
+    found = [source for source in (active, config, retired) if source is not None]
+    key = next((source.api_key for source in found if source.api_key), None)
+    url = next((source.dev_url or source.base_url for source in found if source.dev_url or source.base_url), None)
+    return key, url
+
+
+def resolve(
+    api_key: str | Secret | None, base_url: str | None, environ: Mapping[str, str] | None = None
+) -> tuple[Secret, str]:
+    """Return the key and the normalised base URL a client uses.
+
+    Key: argument, `NEX_API_KEY`, files. Base URL: argument, `NEX_DEV_URL`, `NEX_API_BASE_URL`, and, only when the key
+    came from the files too, the files; else production. Raises `ConfigError` when there is no key.
+    """
+    environ = os.environ if environ is None else environ
+    key: Any = api_key if api_key is not None else environ.get("NEX_API_KEY")
+    url = base_url if base_url is not None else environ.get("NEX_DEV_URL") or environ.get("NEX_API_BASE_URL")
+    if key is None:
+        key, file_url = _files(environ)
+        url = url or file_url
+    if key is None:
+        raise ConfigError("no API key: pass api_key=, set NEX_API_KEY, or use Nex.local() for the embedded Nex")
+    secret = key if isinstance(key, Secret) else Secret(key)
+    normalised = normalise_base_url(url or DEFAULT_BASE_URL)
+    host = urlsplit(normalised).hostname or ""
+    if base_url is None and url and not is_loopback(host) and host != urlsplit(DEFAULT_ORIGIN).hostname:
+        _log.warning("base URL from the environment or a file: calls and the key go to %s", host)
+    return secret, normalised

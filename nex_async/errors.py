@@ -1,0 +1,409 @@
+"""Every error of the SDK, by meaning.
+
+::
+
+    NexError
+    ├── ConfigError                 a setting cannot be right (also ValueError)
+    ├── InvalidRequestError         an argument cannot be right; nothing was sent (also ValueError)
+    ├── ClientClosed                the client was closed
+    ├── ClientLoopError             the client was used in a way its event loop forbids
+    ├── DeadlineExceeded            the call's deadline passed (also TimeoutError)
+    ├── RateLimitQueueFull          too many calls already wait for the local rate limit
+    ├── RetryBudgetExhausted        a retry was due, but the key's retry budget is empty
+    ├── OutcomeUnknownError         a write may or may not have taken effect
+    ├── PaginationError             the server's paging contradicts itself
+    ├── DecodeError                 a reply is not what the operation promises
+    ├── JobFailed                   a job ended in failure
+    ├── JobTimeout                  a job did not end in time (also TimeoutError)
+    ├── StorageError                a local SQLite file
+    │   ├── StorageLocked           another process holds it
+    │   ├── StorageCorrupt          it is damaged
+    │   └── StorageFull             the disk is full
+    ├── TransportError              no complete reply arrived; ``sent`` says whether the request may have left
+    │   ├── ConnectError
+    │   │   ├── DNSError
+    │   │   ├── TLSError
+    │   │   └── ProxyError
+    │   ├── ConnectionLost
+    │   ├── ProtocolError
+    │   ├── BodyTruncated
+    │   ├── BodyTooLarge
+    │   └── Timeout                 ``phase`` is pool, connect, headers or body (also TimeoutError)
+    └── APIError                    the server answered with an error status
+        ├── BadRequestError         400
+        ├── AuthenticationError     401
+        ├── PermissionDeniedError   403, names the scope the operation needs
+        ├── NotFoundError           404
+        ├── ConflictError           409
+        ├── GoneError               410
+        ├── PayloadTooLargeError    413
+        ├── UnprocessableError      422
+        ├── RateLimitError          429
+        └── ServerError             5xx
+
+Errors carry plain data, pickle, and never hold the API key: text is redacted on the way in.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+__all__ = [
+    "APIError",
+    "Attempt",
+    "AuthenticationError",
+    "BadRequestError",
+    "BodyTooLarge",
+    "BodyTruncated",
+    "ClientClosed",
+    "ClientLoopError",
+    "ConfigError",
+    "ConflictError",
+    "ConnectError",
+    "ConnectionLost",
+    "DNSError",
+    "DeadlineExceeded",
+    "DecodeError",
+    "GoneError",
+    "InvalidRequestError",
+    "JobFailed",
+    "JobTimeout",
+    "NexError",
+    "NotFoundError",
+    "OutcomeUnknownError",
+    "PaginationError",
+    "PayloadTooLargeError",
+    "PermissionDeniedError",
+    "ProtocolError",
+    "ProxyError",
+    "RateLimitError",
+    "RateLimitQueueFull",
+    "RequestSummary",
+    "RetryBudgetExhausted",
+    "Sent",
+    "ServerError",
+    "StorageCorrupt",
+    "StorageError",
+    "StorageFull",
+    "StorageLocked",
+    "TLSError",
+    "Timeout",
+    "TransportError",
+    "TruncatedResultWarning",
+    "UnprocessableError",
+    "printable",
+    "redact",
+]
+
+Sent: TypeAlias = Literal["no", "maybe", "yes"]
+"""Whether the server may have seen the request: the only input of the write-retry rule."""
+
+_KEY = re.compile(r"(?:sk-|nex_dev_)[A-Za-z0-9_\-]{3,}|(?i:bearer)\s+[^\s\"',;]{4,}|NEX_API_KEY=[^\s\"',;]+")
+
+
+def redact(text: str) -> str:
+    """Return `text` with everything that looks like an API key masked."""
+    return _KEY.sub("[redacted]", text)
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Return untrusted `text` fit for a log line: keys masked, control and bidi characters escaped, capped in length."""
+    shown = redact(text[: limit * 4])
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+class RequestSummary(NamedTuple):
+    """What was asked, without its body: operation id, method and path."""
+
+    operation: str
+    method: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.operation} ({self.method} {self.path})"
+
+
+class Attempt(NamedTuple):
+    """One request that went (or failed to go) over the wire."""
+
+    number: int
+    """1 for the first try."""
+    started: float
+    """Seconds after the call began."""
+    elapsed: float
+    """Seconds the attempt took."""
+    outcome: str
+    """An HTTP status or the name of an error class."""
+    delay: float | None
+    """Seconds waited before the next attempt; None when there was none."""
+
+
+def _rebuild(cls: type[NexError], message: str, state: dict[str, Any]) -> NexError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, message)
+    error.__dict__.update(state)
+    return error
+
+
+class NexError(Exception):
+    """Base of every error the SDK raises.
+
+    `request` names the call, `attempts` lists every request that was made for it. An error met while paging carries
+    `checkpoint`, from which `resume=` goes on.
+    """
+
+    request: RequestSummary | None = None
+    attempts: tuple[Attempt, ...] = ()
+    checkpoint: str | None = None
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact(message))
+
+    @property
+    def message(self) -> str:
+        """What went wrong, in one sentence, without the name of the call."""
+        return str(self.args[0]) if self.args else ""
+
+    def __str__(self) -> str:
+        return f"{self.request}: {self.message}" if self.request else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.__dict__.copy())
+
+
+class ConfigError(NexError, ValueError):
+    """A setting that cannot be right: no key, a key with control characters, an `http://` base URL to a public host."""
+
+
+class InvalidRequestError(NexError, ValueError):
+    """An argument that cannot be right. Raised before anything is sent; `argument` names it."""
+
+    def __init__(self, message: str = "", argument: str | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
+
+
+class ClientClosed(NexError):
+    """The client was closed before or during the call."""
+
+
+class ClientLoopError(NexError):
+    """The client was used in a way that its event loop does not allow."""
+
+
+class DeadlineExceeded(NexError, TimeoutError):
+    """The deadline of the whole call passed, or would have passed during the next wait.
+
+    `__cause__` is the last failure, if there was one. `sent` tells whether a request may have reached the server.
+    """
+
+    def __init__(self, message: str = "", sent: Sent = "no") -> None:
+        super().__init__(message)
+        self.sent: Sent = sent
+
+
+class RateLimitQueueFull(NexError):
+    """Too many calls already wait for this client's own rate limit; the newest is refused. Nothing was sent."""
+
+
+class RetryBudgetExhausted(NexError):
+    """A retry was due, but this key's retry budget is spent. `__cause__` is the real error."""
+
+
+class OutcomeUnknownError(NexError):
+    """A request that must not be repeated blindly may or may not have taken effect.
+
+    `__cause__` is what happened. `hint` says where to look before trying again.
+    """
+
+    def __init__(self, message: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class PaginationError(NexError):
+    """The server's paging contradicts itself: a repeated cursor, an offset that does not move, pages without end."""
+
+
+class DecodeError(NexError):
+    """A reply, or one row of it, is not what the operation promises.
+
+    `path` is the JSON path of the fault, `raw` the first 4 KiB of the offending bytes, `status` the HTTP status.
+    A row's error raised by a pager carries `checkpoint`, from which `resume=` goes on after the row's page.
+    """
+
+    def __init__(self, message: str = "", path: str = "$", raw: bytes = b"", status: int | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+        self.raw = _redacted_bytes(raw[:4096])
+        self.status = status
+
+
+def _redacted_bytes(raw: bytes) -> bytes:
+    if b"sk-" not in raw and b"earer" not in raw and b"nex_dev_" not in raw:
+        return raw
+    return redact(raw.decode("utf-8", "replace")).encode()
+
+
+class JobFailed(NexError):
+    """A job ended in failure. `job_id` names it, `payload` is the last state the server sent."""
+
+    def __init__(self, message: str = "", job_id: str | None = None, payload: Any = None) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.payload = payload
+
+
+class JobTimeout(NexError, TimeoutError):
+    """A job did not end before the caller's deadline; it goes on at the server. `job_id` is what `attach` takes."""
+
+    def __init__(self, message: str = "", job_id: str | None = None) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
+class StorageError(NexError):
+    """A local SQLite file could not be used."""
+
+
+class StorageLocked(StorageError):
+    """Another process holds the file."""
+
+
+class StorageCorrupt(StorageError):
+    """The file is damaged, or of another kind."""
+
+
+class StorageFull(StorageError):
+    """The disk is full; what was committed before is safe."""
+
+
+class TransportError(NexError):
+    """No complete reply arrived. `sent` tells whether the server may have seen the request."""
+
+    def __init__(self, message: str = "", sent: Sent = "maybe") -> None:
+        super().__init__(message)
+        self.sent: Sent = sent
+
+
+class ConnectError(TransportError):
+    """No connection: refused, unreachable, or reset while it was being made. Nothing was sent."""
+
+
+class DNSError(ConnectError):
+    """The host's name could not be resolved."""
+
+
+class TLSError(ConnectError):
+    """The TLS handshake failed. `certificate` is True when the server's certificate was not accepted."""
+
+    def __init__(self, message: str = "", sent: Sent = "no", certificate: bool = False) -> None:
+        super().__init__(message, sent)
+        self.certificate = certificate
+
+
+class ProxyError(ConnectError):
+    """The proxy refused, or died before the tunnel stood."""
+
+
+class ConnectionLost(TransportError):
+    """The connection broke after the request may have left."""
+
+
+class ProtocolError(TransportError):
+    """The peer does not speak HTTP as it should, or answered with an unexpected redirect."""
+
+
+class BodyTruncated(TransportError):
+    """The reply's body ended early."""
+
+
+class BodyTooLarge(TransportError):
+    """The reply's body, as sent or once decompressed, is larger than the configured cap."""
+
+
+Phase: TypeAlias = Literal["pool", "connect", "headers", "body"]
+
+
+class Timeout(TransportError, TimeoutError):
+    """One phase of an attempt took too long: waiting for a free connection, connecting, the headers or the body."""
+
+    def __init__(self, message: str = "", sent: Sent = "maybe", phase: Phase = "headers") -> None:
+        super().__init__(message, sent)
+        self.phase: Phase = phase
+
+
+class APIError(NexError):
+    """The server answered with an error.
+
+    `status` is the HTTP status, `code` and `message` are the server's words, `retry_after` is in seconds, `body` the
+    first 64 KiB of the reply, `request_id` the server's name for the request where it gave one.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        status: int = 0,
+        code: int | str | None = None,
+        body: bytes = b"",
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.body = _redacted_bytes(body[: 64 * 1024])
+        self.retry_after = retry_after
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} [HTTP {self.status}]"
+
+
+class BadRequestError(APIError):
+    """400: the server refuses the request's contents."""
+
+
+class AuthenticationError(APIError):
+    """401: the key is missing, wrong or expired."""
+
+
+class PermissionDeniedError(APIError):
+    """403: the key lacks a scope. `scopes` are the candidates for the operation; a new scope needs a new key."""
+
+    scopes: tuple[str, ...] = ()
+
+
+class NotFoundError(APIError):
+    """404: no such slug or id."""
+
+
+class ConflictError(APIError):
+    """409: the request contradicts the server's state."""
+
+
+class GoneError(APIError):
+    """410: the thing existed and has expired."""
+
+
+class PayloadTooLargeError(APIError):
+    """413: the request's body is too large."""
+
+
+class UnprocessableError(APIError):
+    """422: the request is well formed, and refused all the same."""
+
+
+class RateLimitError(APIError):
+    """429: too many requests; `retry_after` is the server's wish in seconds, if it gave a usable one."""
+
+
+class ServerError(APIError):
+    """5xx: the server, or a proxy before it, failed."""
+
+
+class TruncatedResultWarning(UserWarning):
+    """The server returned exactly as many rows as it ever does, and has no way to ask for more."""

@@ -1,0 +1,1 @@
+"""What keeps coming: the stream decoder, the insight feed, and jobs."""

@@ -1,0 +1,1 @@
+"""What a user may ask for: one class per resource, thin methods over routes."""

@@ -1,0 +1,47 @@
+"""Integrations: mail, calendars, messaging and other systems that feed the workspace."""
+
+from __future__ import annotations
+
+from .._typing import Unpack
+from ..models import ConnectStarted, ConnectStatus, Integration
+from ..paging import OnBadRow, Pager
+from ..routes import CONNECT, DISCONNECT, GET_CONNECT_STATUS, LIST_INTEGRATIONS
+from ..transport.sender import RequestOptions
+from ..transport.wire import Id
+from .base import Resource
+
+__all__ = ["Integrations"]
+
+
+class Integrations(Resource):
+    """`nex.integrations`: mail, calendars, messaging and other systems that feed the workspace."""
+
+    def list(self, *, on_bad_row: OnBadRow = "raise", **options: Unpack[RequestOptions]) -> Pager[Integration]:
+        """Return a pager over the services that can be connected, with the accounts that are.
+
+        `GET /v1/integrations`, scope `integration.read`. The listing comes in one page.
+        """
+        return self._single(LIST_INTEGRATIONS, options=options, on_bad_row=on_bad_row)
+
+    async def connect(self, type: str, provider: str, /, **options: Unpack[RequestOptions]) -> ConnectStarted:
+        """Begin to connect an account, for example `("email", "google")`; a person approves at `auth_url`.
+
+        `POST /v1/integrations/{type}/{provider}/connect`, scope `integration.write`. The API takes 10 a minute: calls beyond
+        that wait their turn. Raises `BadRequestError` for a pair that does not exist.
+        """
+        return await self._sender.send(CONNECT, (type, provider), options=options)
+
+    async def connect_status(self, connect_id: str, /, **options: Unpack[RequestOptions]) -> ConnectStatus:
+        """Return how far a connection is.
+
+        `GET /v1/integrations/connect/{connect_id}/status`, scope `integration.read`. Raises `GoneError` once the token is
+        older than 10 minutes.
+        """
+        return await self._sender.send(GET_CONNECT_STATUS, (connect_id,), options=options)
+
+    async def disconnect(self, connection_id: Id, /, **options: Unpack[RequestOptions]) -> None:
+        """Disconnect an account.
+
+        `DELETE /v1/integrations/connections/{connection_id}`, scope `integration.write`. Raises `NotFoundError`.
+        """
+        await self._sender.send(DISCONNECT, (connection_id,), options=options)

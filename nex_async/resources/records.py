@@ -1,0 +1,177 @@
+"""Records: the rows of an object."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, TypeVar, overload
+
+from .._typing import Unpack
+from ..models import Record, TimelineEvent, TypedRecord
+from ..models.base import decode, decode_rows
+from ..paging import MAX_PAGES, Limits, OnBadRow, Pager
+from ..routes import (
+    CREATE_RECORD,
+    DELETE_RECORD,
+    GET_RECORD,
+    GET_TIMELINE,
+    LIST_RECORDS,
+    UPDATE_RECORD,
+    UPSERT_RECORD,
+    Route,
+)
+from ..transport.sender import RequestOptions
+from ..transport.wire import Id
+from .base import Attributes, Resource, Selection, in_range, record_listing, required_text, values_of
+
+__all__ = ["Records"]
+
+A = TypeVar("A")
+
+
+def typed(route: Route[Any], as_type: Any, many: bool) -> Route[Any]:
+    """Return a record route that decodes attributes straight into the caller's type."""
+    return _typed(route, as_type, many)
+
+
+@lru_cache(maxsize=256)
+def _typed(route: Route[Any], as_type: Any, many: bool) -> Route[Any]:
+    kind = TypedRecord[as_type]
+    read = decode_rows if many else decode
+    return replace(route, decode=lambda data: read(kind, data))
+
+
+class Records(Resource):
+    """`nex.records`: the rows of an object."""
+
+    async def create(self, slug: str, attributes: Attributes, /, **options: Unpack[RequestOptions]) -> Record:
+        """Create a record of the object `slug` and return it.
+
+        `POST /v1/objects/{slug}`, scope `record.write`. A lost reply raises `OutcomeUnknownError`, because repeating could
+        create twice: `upsert` can be repeated. Raises `BadRequestError` for values the schema refuses, `NotFoundError`.
+        """
+        body = {"attributes": values_of("attributes", attributes)}
+        return await self._sender.send(CREATE_RECORD, (slug,), body=body, options=options)
+
+    async def upsert(
+        self, slug: str, attributes: Attributes, /, *, match_on: str, **options: Unpack[RequestOptions]
+    ) -> Record:
+        """Update the record whose attribute `match_on` (slug or id) has the same value, or create it; return it.
+
+        `PUT /v1/objects/{slug}`, scope `record.write`. Can be repeated, and is, when a reply is lost.
+        """
+        body = {
+            "matching_attribute": required_text("match_on", match_on),
+            "attributes": values_of("attributes", attributes),
+        }
+        return await self._sender.send(UPSERT_RECORD, (slug,), body=body, options=options)
+
+    @overload
+    async def get(self, record_id: Id, /, **options: Unpack[RequestOptions]) -> Record: ...
+    @overload
+    async def get(self, record_id: Id, /, *, as_type: type[A], **options: Unpack[RequestOptions]) -> TypedRecord[A]: ...
+    async def get(
+        self, record_id: Id, /, *, as_type: type[A] | None = None, **options: Unpack[RequestOptions]
+    ) -> Record | TypedRecord[A]:
+        """Return one record.
+
+        `GET /v1/records/{record_id}`, scope `record.read`. Raises `NotFoundError` if there is no such record.
+        """
+        route: Route[Any] = GET_RECORD if as_type is None else typed(GET_RECORD, as_type, False)
+        found: Record | TypedRecord[A] = await self._sender.send(route, (record_id,), options=options)
+        return found
+
+    async def update(self, record_id: Id, attributes: Attributes, /, **options: Unpack[RequestOptions]) -> Record:
+        """Change the attributes given, leave the others, and return the record.
+
+        `PATCH /v1/records/{record_id}`, scope `record.write`. A lost reply is retried, which may undo a change somebody
+        made in between; `retry_ambiguous=False` raises `OutcomeUnknownError` instead.
+        """
+        body = {"attributes": values_of("attributes", attributes)}
+        return await self._sender.send(UPDATE_RECORD, (record_id,), body=body, options=options)
+
+    async def delete(self, record_id: Id, /, **options: Unpack[RequestOptions]) -> None:
+        """Delete a record for good.
+
+        `DELETE /v1/records/{record_id}`, scope `record.write`. Raises `NotFoundError` if there is no such record.
+        """
+        await self._sender.send(DELETE_RECORD, (record_id,), options=options)
+
+    @overload
+    def list(
+        self,
+        slug: str,
+        /,
+        *,
+        attributes: Selection | None = None,
+        sort: str | None = None,
+        limit: int | None = None,
+        on_bad_row: OnBadRow = "raise",
+        stable: bool = False,
+        resume: str | None = None,
+        max_pages: int = MAX_PAGES,
+        **options: Unpack[RequestOptions],
+    ) -> Pager[Record]: ...
+    @overload
+    def list(
+        self,
+        slug: str,
+        /,
+        *,
+        as_type: type[A],
+        attributes: Selection | None = None,
+        sort: str | None = None,
+        limit: int | None = None,
+        on_bad_row: OnBadRow = "raise",
+        stable: bool = False,
+        resume: str | None = None,
+        max_pages: int = MAX_PAGES,
+        **options: Unpack[RequestOptions],
+    ) -> Pager[TypedRecord[A]]: ...
+    def list(
+        self,
+        slug: str,
+        /,
+        *,
+        as_type: type[A] | None = None,
+        attributes: Selection | None = None,
+        sort: str | None = None,
+        limit: int | None = None,
+        on_bad_row: OnBadRow = "raise",
+        stable: bool = False,
+        resume: str | None = None,
+        max_pages: int = MAX_PAGES,
+        **options: Unpack[RequestOptions],
+    ) -> Pager[Any]:
+        """Return a pager over the records of an object.
+
+        `POST /v1/objects/{slug}/records`, scope `record.read`. `limit` is the page size in rows (the server's own by
+        default); `sort` an attribute's slug, `created_at` or `updated_at`, with `-` before it for descending; `attributes`
+        `all`, `primary`, `none` or slugs. `stable` reads again until a pass meets no new row, for objects that change
+        meanwhile, and remembers every id; it sorts by `created_at` unless told otherwise. `as_type` decodes attributes
+        straight into a Struct of yours.
+        """
+        body = record_listing(attributes, "created_at" if stable and sort is None else sort)
+        route = LIST_RECORDS if as_type is None else typed(LIST_RECORDS, as_type, True)
+        limits = Limits(on_bad_row=on_bad_row, stable=stable, resume=resume, max_pages=max_pages)
+        size = in_range("limit", limit, 1, None)
+        return self._listed(route, (slug,), body, limit=size, limits=limits, options=options)
+
+    def timeline(
+        self,
+        record_id: Id,
+        /,
+        *,
+        limit: int | None = None,
+        on_bad_row: OnBadRow = "raise",
+        resume: str | None = None,
+        max_pages: int = MAX_PAGES,
+        **options: Unpack[RequestOptions],
+    ) -> Pager[TimelineEvent]:
+        """Return a pager over what happened to a record.
+
+        `GET /v1/records/{record_id}/timeline`, scope `record.read`. `limit` is the page size, 1 to 100.
+        """
+        limits = Limits(on_bad_row=on_bad_row, resume=resume, max_pages=max_pages)
+        size = in_range("limit", limit, 1, 100)
+        return self._paged(GET_TIMELINE, (record_id,), {}, "cursor", limit=size, limits=limits, options=options)

@@ -1,0 +1,432 @@
+"""SessionPool: the connections that any number of clients share, one set per event loop.
+
+Calls and streams travel in lanes of their own.
+The constructor does no I/O and needs no loop. A set belongs to the loop it was opened on; a loop that was closed is
+forgotten, a forked child starts with nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import ssl as ssl_module
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any, Literal, NoReturn, TypeAlias
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from .._version import __version__
+from ..config import Secret
+from ..errors import ClientClosed, ConfigError, NexError, Phase
+from .body import read_body
+from .faults import AIOHTTP_FAILURES, failure_of
+from .limiter import KeyState
+from .wire import MAX_ERROR_BODY, Reply, Request
+
+__all__ = ["Binding", "SessionPool", "Tenant"]
+
+_log = logging.getLogger("nex_async.pool")
+
+Lane: TypeAlias = Literal["request", "stream"]
+ConnectorFactory: TypeAlias = Callable[..., aiohttp.BaseConnector]
+
+# aiohttp rounds timeouts above its threshold up to whole seconds; ours are exact.
+_EXACT = 1e12
+_JSON_HEADERS = {"Content-Type": "application/json"}
+
+
+class SessionPool:
+    """Connections shared by any number of clients and tenants.
+
+    `max_connections` bounds the calls in flight per event loop (streams have a lane of their own, without a bound);
+    `keepalive` is how long an idle connection is kept, in seconds; `max_body` the largest reply in bytes, also once
+    decompressed. `ssl` is your own context, `proxy` an `http://` proxy; `proxy_from_env` reads the usual variables.
+    `connector_factory` is called with aiohttp's `TCPConnector` arguments, for a resolver or connector of your own.
+
+    Close it with `await pool.aclose()` or use it as an async context manager. Raises `ConfigError` for bad arguments.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_connections: int = 100,
+        keepalive: float = 15.0,
+        max_body: int = 32 * 1024 * 1024,
+        ssl: ssl_module.SSLContext | None = None,
+        proxy: str | None = None,
+        proxy_from_env: bool = False,
+        connector_factory: ConnectorFactory | None = None,
+    ) -> None:
+        _positive("max_connections", max_connections)
+        _positive("keepalive", keepalive)
+        _positive("max_body", max_body)
+        if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
+            raise ConfigError("ssl must be an ssl.SSLContext; certificates are always verified otherwise")
+        self.max_connections = max_connections
+        self.keepalive = keepalive
+        self.max_body = max_body
+        self.ssl = ssl
+        self.proxy = proxy
+        self.proxy_from_env = proxy_from_env
+        self._connector_factory = connector_factory or aiohttp.TCPConnector
+        self._sets: dict[int, _ConnectionSet] = {}
+        self._closed = False
+        _pools.add(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `aclose` was called."""
+        return self._closed
+
+    def connections(self) -> _ConnectionSet:
+        """Return the connections of the running loop, opened now if need be."""
+        if self._closed:
+            raise ClientClosed("the session pool is closed")
+        loop = asyncio.get_running_loop()
+        found = self._sets.get(id(loop))
+        if found is None or found.loop is not loop:
+            self._forget_closed_loops()
+            found = self._sets[id(loop)] = _ConnectionSet(loop, self)
+        return found
+
+    def _forget_closed_loops(self) -> None:
+        for key, found in list(self._sets.items()):
+            if found.loop.is_closed():
+                del self._sets[key]
+                found.drop()
+
+    def make_connector(self, lane: Lane) -> aiohttp.BaseConnector:
+        """Return a new connector for one lane."""
+        limit = self.max_connections if lane == "request" else 0
+        return self._connector_factory(
+            limit=limit,
+            limit_per_host=limit,
+            keepalive_timeout=self.keepalive,
+            timeout_ceil_threshold=_EXACT,
+            ssl=True if self.ssl is None else self.ssl,
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection. Idempotent; safe to call from several tasks. Calls in flight end with `ClientClosed`."""
+        self._closed = True
+        sets, self._sets = list(self._sets.values()), {}
+        for found in sets:
+            if found.loop is asyncio.get_running_loop():
+                await found.close()
+            elif found.loop.is_closed():
+                found.drop()
+            else:
+                asyncio.run_coroutine_threadsafe(found.close(), found.loop)
+
+    async def __aenter__(self) -> SessionPool:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a SessionPool cannot be pickled or copied; make one in each process")
+
+    def __repr__(self) -> str:
+        return f"<SessionPool max_connections={self.max_connections}{' closed' if self._closed else ''}>"
+
+    def __del__(self) -> None:
+        sets = getattr(self, "_sets", None)
+        if not sets:
+            return
+        self._sets = {}
+        warnings.warn("a nex_async SessionPool was never closed; use `async with` or `await x.aclose()`", ResourceWarning, 2)
+        for found in sets.values():
+            found.drop()
+
+
+def _positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ConfigError(f"{name} must be a positive number, not {value!r}")
+
+
+class _ConnectionSet:
+    """What a pool holds on one loop: a connector per lane, the sessions of its tenants, and the state of their keys."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pool: SessionPool) -> None:
+        self.loop = loop
+        self.in_flight = 0
+        self.limit = pool.max_connections
+        self._pool = weakref.ref(pool)
+        self._connectors: dict[Lane, aiohttp.BaseConnector] = {}
+        self._sessions: set[aiohttp.ClientSession] = set()
+        self._keys: dict[bytes, KeyState] = {}
+
+    def connector(self, lane: Lane) -> aiohttp.BaseConnector:
+        found = self._connectors.get(lane)
+        if found is None:
+            pool = self._pool()
+            assert pool is not None
+            found = self._connectors[lane] = pool.make_connector(lane)
+        return found
+
+    def key_state(self, fingerprint: bytes, budget: float) -> KeyState:
+        """Return what the calls of one key share; it is found by a hash, never by the key."""
+        found = self._keys.get(fingerprint)
+        if found is None:
+            found = self._keys[fingerprint] = KeyState(budget)
+        return found
+
+    def open_session(self, lane: Lane, headers: CIMultiDict[str], proxy: str | None) -> aiohttp.ClientSession:
+        session = aiohttp.ClientSession(
+            connector=self.connector(lane),
+            connector_owner=False,
+            headers=headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            proxy=proxy,
+            read_bufsize=1 << 20,
+        )
+        refuse_hidden_retry(session)
+        self._sessions.add(session)
+        return session
+
+    async def close_session(self, session: aiohttp.ClientSession) -> None:
+        self._sessions.discard(session)
+        await session.close()
+
+    async def close(self) -> None:
+        for session in list(self._sessions):
+            await self.close_session(session)
+        for connector in list(self._connectors.values()):
+            await connector.close()
+
+    def drop(self) -> None:
+        """Let go without a running loop: sockets are closed, nothing is awaited, nothing is warned about."""
+        for session in self._sessions:
+            session.detach()
+        for connector in self._connectors.values():
+            _drop_connector(connector)
+        self._sessions.clear()
+        self._connectors.clear()
+
+    def abandon(self) -> tuple[Any, ...]:
+        """Return everything that must stay referenced in a forked child, so that nothing touches the parent's sockets."""
+        return self.loop, self._sessions, self._connectors
+
+
+def refuse_hidden_retry(session: aiohttp.ClientSession) -> None:
+    """Turn off aiohttp's own second try after a lost connection: it would bypass policy, budget and count."""
+    if hasattr(session, "_retry_connection"):
+        session._retry_connection = False
+    else:
+        _log.warning("this aiohttp hides its own retry: an idempotent request may be sent twice")
+
+
+def _drop_connector(connector: aiohttp.BaseConnector) -> None:
+    connections = [protocol for held in connector._conns.values() for protocol, _ in held]
+    connections += [protocol for protocol in connector._acquired if hasattr(protocol, "transport")]
+    connector._conns.clear()
+    for protocol in connections:
+        transport = getattr(protocol, "transport", None)
+        if transport is not None:
+            _drop_transport(transport)
+    with contextlib.suppress(Exception):
+        connector._close()
+
+
+def _drop_transport(transport: asyncio.Transport) -> None:
+    inner = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None) or transport
+    loop = getattr(inner, "_loop", None)
+    if loop is not None and not loop.is_closed():
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(inner.abort)
+            return
+    # The loop is gone: what it would have called to end the connection is called here, which closes the socket.
+    finish = getattr(inner, "_call_connection_lost", None)
+    if finish is not None:
+        with contextlib.suppress(Exception):
+            finish(None)
+
+
+_pools: weakref.WeakSet[SessionPool] = weakref.WeakSet()
+_abandoned: list[Any] = []
+
+
+def _after_fork_in_child() -> None:
+    """A forked child must not touch the parent's connections: they are kept, unused, for as long as the child lives."""
+    for pool in list(_pools):
+        _abandoned.extend(found.abandon() for found in pool._sets.values())
+        pool._sets = {}
+    Tenant.generation += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class Binding:
+    """One tenant on one loop: the session its calls go through, and the state its key shares."""
+
+    __slots__ = ("connections", "generation", "keys", "loop", "session", "stream_session", "tenant")
+
+    def __init__(self, tenant: Tenant, connections: _ConnectionSet, keys: KeyState) -> None:
+        self.tenant = tenant
+        self.connections = connections
+        self.loop = connections.loop
+        self.keys = keys
+        self.generation = Tenant.generation
+        self.session: aiohttp.ClientSession = tenant.user_session or connections.open_session(
+            "request", tenant.headers, tenant.proxy
+        )
+        self.stream_session: aiohttp.ClientSession | None = tenant.user_session
+
+    async def exchange(self, request: Request, timeout: aiohttp.ClientTimeout) -> Reply:
+        """Send one request and return its complete reply. Raises `TransportError` or `DeadlineExceeded`."""
+        tenant, connections = self.tenant, self.connections
+        headers = request.headers
+        if request.body is not None:
+            headers = _JSON_HEADERS if headers is None else {**_JSON_HEADERS, **headers}
+        if tenant.user_session is not None:
+            headers = {**tenant.headers, **(headers or {})}
+        phase: Phase = "headers"
+        waiting = connections.in_flight >= connections.limit
+        connections.in_flight += 1
+        response: aiohttp.ClientResponse | None = None
+        try:
+            received = response = await self.session.request(
+                request.method,
+                tenant.url(request.target),
+                data=request.body,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                auto_decompress=False,
+            )
+            phase = "body"
+            status = received.status
+            cut = status >= 300
+            body = await read_body(received, MAX_ERROR_BODY if cut else tenant.max_body, cut=cut)
+            return Reply(status, received.headers, body)
+        except AIOHTTP_FAILURES as error:
+            failure: NexError = failure_of(error, phase, waiting)
+        except RuntimeError as error:
+            if "closed" not in str(error):
+                raise
+            failure = ClientClosed("the client was closed during the call")
+        except BaseException:
+            if response is not None:
+                response.close()
+            raise
+        finally:
+            connections.in_flight -= 1
+        if response is not None:
+            response.close()
+        raise failure
+
+    async def open_stream(self, request: Request, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+        """Send a request on the stream lane and return the reply with its body unread. Raises `TransportError`."""
+        session = self.stream_session
+        if session is None:
+            session = self.connections.open_session("stream", self.tenant.stream_headers, self.tenant.proxy)
+            self.stream_session = session
+        headers = {**self.tenant.stream_headers, **(request.headers or {})}
+        try:
+            return await session.request(
+                request.method,
+                self.tenant.url(request.target),
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                auto_decompress=False,
+            )
+        except AIOHTTP_FAILURES as error:
+            failure = failure_of(error, "headers", False)
+        raise failure
+
+    async def close(self) -> None:
+        """Close this tenant's sessions; connections stay with the pool."""
+        if self.tenant.user_session is not None:
+            return
+        for session in (self.session, self.stream_session):
+            if session is not None:
+                await self.connections.close_session(session)
+
+
+class Tenant:
+    """One key at one base URL, on a pool. Knows its headers; binds itself to each loop it is used from."""
+
+    generation = 0  # grows in a forked child, so that no binding survives the fork
+
+    def __init__(
+        self,
+        pool: SessionPool,
+        base_url: str,
+        secret: Secret,
+        *,
+        source: str,
+        budget: float,
+        user_session: aiohttp.ClientSession | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        self.pool = pool
+        self.base_url = base_url
+        self.max_body = pool.max_body
+        self.user_session = user_session
+        self.proxy = proxy
+        self._budget = budget
+        self._fingerprint = hashlib.blake2b(f"{base_url}\0".encode() + secret.reveal().encode(), digest_size=16).digest()
+        self.headers = CIMultiDict({
+            "Authorization": secret.authorization(),
+            "User-Agent": f"nex-async/{__version__}",
+            "X-Nex-Source": source,
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+        })  # fmt: skip
+        self.stream_headers = CIMultiDict({**self.headers, "Accept": "text/event-stream", "Accept-Encoding": "identity"})
+        self._bindings: list[Binding] = []
+        self._last: Binding | None = None
+        if user_session is not None:
+            refuse_hidden_retry(user_session)
+
+    def url(self, target: str) -> URL:
+        """Return the whole URL of a path and query that are already encoded."""
+        return URL(self.base_url + target, encoded=True)
+
+    def bind(self) -> Binding:
+        """Return this tenant's binding to the running loop, made now if need be."""
+        last = self._last
+        if (
+            last is not None
+            and last.loop is asyncio.get_running_loop()
+            and last.generation == Tenant.generation
+            and not self.pool._closed
+        ):
+            return last
+        return self._bind()
+
+    def _bind(self) -> Binding:
+        connections = self.pool.connections()
+        for binding in self._bindings:
+            if binding.connections is connections:
+                break
+        else:
+            self._bindings = [old for old in self._bindings if not old.loop.is_closed()]
+            binding = Binding(self, connections, connections.key_state(self._fingerprint, self._budget))
+            self._bindings.append(binding)
+        self._last = binding
+        return binding
+
+    async def aclose(self) -> None:
+        """Close this tenant's sessions on every loop it was used from."""
+        bindings, self._bindings, self._last = self._bindings, [], None
+        for binding in bindings:
+            if binding.generation != Tenant.generation or binding.loop.is_closed():
+                continue
+            if binding.loop is asyncio.get_running_loop():
+                await binding.close()
+            else:
+                asyncio.run_coroutine_threadsafe(binding.close(), binding.loop)

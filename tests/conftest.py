@@ -1,0 +1,125 @@
+"""What every test gets: a real embedded Nex, a client on it, and the checks that nothing leaks, the key least of all."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import logging
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from nex_async import Nex
+from nex_async.emulator import Emulator
+
+from .harness.canary import KEY, ErrorWatch, LogWatch
+
+_ENVIRONMENT = ("NEX_API_KEY", "NEX_API_BASE_URL", "NEX_DEV_URL", "NEX_BASE_DIR")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _log_watch() -> Iterator[LogWatch]:
+    """Watch every log record of the suite, at DEBUG, for the key."""
+    watch = LogWatch()
+    root = logging.getLogger()
+    root.addHandler(watch)
+    for name in ("nex_async", "asyncio", "aiohttp"):
+        logging.getLogger(name).setLevel(logging.DEBUG)
+    yield watch
+    root.removeHandler(watch)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _error_watch() -> Iterator[ErrorWatch]:
+    """Watch every error of the suite for the key."""
+    watch = ErrorWatch()
+    watch.install()
+    yield watch
+    watch.uninstall()
+
+
+@pytest.fixture(autouse=True)
+def _no_key_leaks(_log_watch: LogWatch, _error_watch: ErrorWatch) -> Iterator[None]:
+    """Fail a test that let the key into a log record or an error."""
+    yield
+    leaks = _error_watch.leaks() + _log_watch.leaks
+    _log_watch.leaks = []
+    assert not leaks, f"the API key shows in {leaks}"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test sees the settings of the machine it runs on."""
+    for name in _ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp() / "nobody"))
+
+
+def _sockets() -> set[str]:
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        return set()
+    found = set()
+    for descriptor in os.listdir(descriptors):
+        try:
+            target = os.readlink(descriptors / descriptor)
+        except OSError:
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a task, a thread or a socket behind."""
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("_no_leaked_tasks")
+    threads, sockets = set(threading.enumerate()), _sockets()
+    yield
+    limit = time.monotonic() + 2.0
+    while left := [thread for thread in set(threading.enumerate()) - threads if not _is_executor(thread)]:
+        assert time.monotonic() < limit, f"threads left running: {left}"
+        left[0].join(0.05)
+    if _sockets() - sockets:
+        gc.collect()
+        # The loop of the running test is closed only after this fixture; its self-pipe is a pair of sockets.
+        assert len(_sockets() - sockets) <= 2, f"sockets left open: {_sockets() - sockets}"
+
+
+def _is_executor(thread: threading.Thread) -> bool:
+    """Return whether a thread belongs to the loop's default executor, which ends with the loop."""
+    return thread.name.startswith("asyncio_")
+
+
+@pytest.fixture
+async def _no_leaked_tasks() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    this = asyncio.current_task()
+    left: set[asyncio.Task[object]] = set()
+    for _ in range(50):
+        left = {task for task in asyncio.all_tasks() - before if task is not this and not task.done()}
+        if not left:
+            break
+        await asyncio.sleep(0)
+    assert not left, f"tasks left running: {left}"
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    """An embedded Nex on a real socket, with one key that may do everything."""
+    async with Emulator(keys={KEY: None}) as server:
+        yield server
+
+
+@pytest.fixture
+async def nex(emulator: Emulator) -> AsyncIterator[Nex]:
+    """A client of the embedded Nex."""
+    async with Nex(KEY, base_url=emulator.url) as client:
+        yield client

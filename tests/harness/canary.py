@@ -1,0 +1,85 @@
+"""The secret canary: one key for every test, and the proof that it shows up nowhere it must not."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+import nex_async
+from nex_async.errors import NexError
+
+KEY = "sk-canary-7f3a9c1e5b2d8046-never-to-be-seen"
+SECRET = KEY.removeprefix("sk-")
+
+_PACKAGE = str(Path(nex_async.__file__).parent)
+
+
+def leaked(text: str) -> bool:
+    """Return whether the key, or the telling part of it, is in `text`."""
+    return SECRET in text
+
+
+class LogWatch(logging.Handler):
+    """Formats every record of the whole suite at DEBUG, and remembers those that show the key."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.leaks: list[str] = []
+        self.setFormatter(logging.Formatter("%(name)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if leaked(self.format(record)):
+            self.leaks.append(f"{record.name}:{record.lineno}")
+
+
+class ErrorWatch:
+    """Collects every error of the SDK that is made, and looks at each from all sides."""
+
+    def __init__(self) -> None:
+        self.made: list[NexError] = []
+        self._original = NexError.__init__
+
+    def install(self) -> None:
+        watch, original = self, self._original
+
+        def recording(error: NexError, message: str = "") -> None:
+            original(error, message)
+            if len(watch.made) < 200:
+                watch.made.append(error)
+
+        NexError.__init__ = recording  # type: ignore[method-assign]
+
+    def uninstall(self) -> None:
+        NexError.__init__ = self._original  # type: ignore[method-assign]
+
+    def leaks(self) -> list[str]:
+        """Return what shows the key, and forget the errors seen."""
+        made, self.made = self.made, []
+        return [f"{type(error).__name__} in its {side}" for error in made for side in _sides_that_leak(error)]
+
+
+def _sides_that_leak(error: NexError) -> list[str]:
+    sides = {
+        "repr": repr(error),
+        "str": str(error),
+        "args": repr(error.args),
+        "fields": repr(error.__dict__),
+        "pickle": pickle.dumps(error).decode("latin-1"),
+        "traceback": _locals_of(error.__traceback__),
+    }
+    for name in ("__cause__", "__context__"):
+        other = getattr(error, name)
+        if other is not None and not isinstance(other, NexError):
+            sides[name] = repr(other) + _locals_of(other.__traceback__)
+    return [side for side, text in sides.items() if leaked(text)]
+
+
+def _locals_of(start: TracebackType | None) -> str:
+    """Return the locals of our own frames, as a traceback with captured locals would show them."""
+    frames = traceback.walk_tb(start)
+    ours = [(frame, line) for frame, line in frames if frame.f_code.co_filename.startswith(_PACKAGE)]
+    summary = traceback.StackSummary.extract(iter(ours), capture_locals=True)
+    return "\n".join(f"{name}={value}" for frame in summary for name, value in (frame.locals or {}).items())
