@@ -19,6 +19,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from nex_async.errors import StorageCorrupt, StorageError, StorageFull, StorageLocked
@@ -310,7 +311,7 @@ def _open_owned(path: str) -> int:
     try:
         descriptor = os.open(path, flags, 0o600)
     except OSError as error:
-        reason = "it is a symbolic link" if os.path.islink(path) else error.strerror
+        reason = "it is a symbolic link" if Path(path).is_symlink() else error.strerror
         raise StorageError(f"cannot open {path!r}: {reason}") from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):

@@ -39,9 +39,7 @@ def create_job(store: Store, call: Call) -> str:
         raise bad_request("limit must be between 1 and 100")
     number = store.new_id()
     result = to_json(_search(store, body.query, kind, limit))
-    store.write(
-        "INSERT INTO ai_list_jobs VALUES (?, ?, ?, ?)", number, result, body.include_attributes is True, store.now()
-    )
+    store.write("INSERT INTO ai_list_jobs VALUES (?, ?, ?, ?)", number, result, body.include_attributes is True, store.now())
     return to_json({"job_id": f"{_PREFIX}{number}", "status": "pending"})
 
 

@@ -13,9 +13,13 @@ from nex_async.emulator.values import texts_of
 
 __all__ = ["STOP_WORDS", "ask", "keywords"]
 
-STOP_WORDS = frozenset(
-    ["a", "about", "all", "an", "and", "any", "are", "as", "at", "be", "been", "by", "can", "contact", "contacts", "companies", "company", "customer", "customers", "did", "do", "does", "everyone", "find", "for", "from", "get", "give", "had", "has", "have", "how", "i", "in", "is", "it", "latest", "list", "me", "my", "of", "on", "or", "our", "people", "person", "persons", "show", "status", "tell", "than", "that", "the", "their", "them", "these", "they", "this", "those", "to", "us", "was", "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "you", "your"]
-)
+_STOP_TEXT = """
+a about all an and any are as at be been by can companies company contact contacts customer
+customers did do does everyone find for from get give had has have how i in is it latest list me my
+of on or our people person persons show status tell than that the their them these they this those
+to us was we were what when where which who whom whose why will with you your
+"""
+STOP_WORDS = frozenset(_STOP_TEXT.split())
 _MOST_ENTITIES = 5
 _MOST_SIGNALS = 10
 

@@ -14,6 +14,8 @@ Attributes: TypeAlias = dict[str, Any]
 
 
 class CreateObject(msgspec.Struct):
+    """`POST /v1/objects`."""
+
     name: str
     slug: str
     name_plural: str | None = None
@@ -32,6 +34,8 @@ class UpdateObject(msgspec.Struct):
 
 
 class SelectOption(msgspec.Struct):
+    """One choice of a select."""
+
     name: str
     id: str | None = None
 
@@ -48,6 +52,8 @@ class AttributeOptions(msgspec.Struct):
 
 
 class CreateAttribute(msgspec.Struct):
+    """`POST /v1/objects/{slug}/attributes`."""
+
     name: str
     slug: str
     type: str
@@ -66,29 +72,41 @@ class UpdateAttribute(msgspec.Struct):
 
 
 class CreateRecord(msgspec.Struct):
+    """`POST /v1/objects/{slug}`."""
+
     attributes: Attributes
 
 
 class UpsertRecord(msgspec.Struct):
+    """`PUT /v1/objects/{slug}`."""
+
     matching_attribute: str
     attributes: Attributes
 
 
 class UpdateRecord(msgspec.Struct):
+    """`PATCH` of a record or a list member."""
+
     attributes: Attributes | None = None
 
 
 class CustomAttributes(msgspec.Struct):
+    """The object form of `attributes` in a listing."""
+
     mode: str
     slugs: list[str]
 
 
 class Sort(msgspec.Struct):
+    """The order of a listing."""
+
     attribute: str | None = None
     direction: str | None = None
 
 
 class ListRecords(msgspec.Struct):
+    """The listings of records and of list members."""
+
     attributes: str | CustomAttributes | None = None
     limit: int | None = None
     offset: int | None = None
@@ -96,6 +114,8 @@ class ListRecords(msgspec.Struct):
 
 
 class CreateList(msgspec.Struct):
+    """`POST /v1/objects/{slug}/lists`."""
+
     name: str
     slug: str
     name_plural: str | None = None
@@ -103,11 +123,15 @@ class CreateList(msgspec.Struct):
 
 
 class CreateListMember(msgspec.Struct):
+    """`POST` and `PUT /v1/lists/{id}`."""
+
     parent_id: str
     attributes: Attributes | None = None
 
 
 class CreateRelationshipDefinition(msgspec.Struct):
+    """`POST /v1/relationships`."""
+
     type: str
     entity_definition_1_id: str
     entity_definition_2_id: str
@@ -116,12 +140,16 @@ class CreateRelationshipDefinition(msgspec.Struct):
 
 
 class CreateRelationship(msgspec.Struct):
+    """`POST /v1/records/{record_id}/relationships`."""
+
     definition_id: str
     entity_1_id: str
     entity_2_id: str
 
 
 class CreateTask(msgspec.Struct):
+    """`POST /v1/tasks`."""
+
     title: str
     description: Text = UNSET
     priority: Text = UNSET
@@ -131,6 +159,8 @@ class CreateTask(msgspec.Struct):
 
 
 class UpdateTask(msgspec.Struct):
+    """`PATCH /v1/tasks/{task_id}`."""
+
     title: Text = UNSET
     description: Text = UNSET
     priority: Text = UNSET
@@ -141,33 +171,45 @@ class UpdateTask(msgspec.Struct):
 
 
 class CreateNote(msgspec.Struct):
+    """`POST /v1/notes`."""
+
     title: str
     content: Text = UNSET
     entity_id: Text = UNSET
 
 
 class UpdateNote(msgspec.Struct):
+    """`PATCH /v1/notes/{note_id}`."""
+
     title: Text = UNSET
     content: Text = UNSET
     entity_id: Text = UNSET
 
 
 class Search(msgspec.Struct):
+    """`POST /v1/search`."""
+
     query: str
 
 
 class AddContext(msgspec.Struct):
+    """`POST /v1/context/text`."""
+
     content: str
     context: str | None = None
     session_id: str | None = None
 
 
 class QueryContext(msgspec.Struct):
+    """`POST /v1/context/ask`."""
+
     query: str
     session_id: str | None = None
 
 
 class CreateAIListJob(msgspec.Struct):
+    """`POST /v1/context/list/jobs`."""
+
     query: str
     object_type: str | None = None
     limit: int | None = None

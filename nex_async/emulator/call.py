@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -49,7 +49,7 @@ class Call:
     def decode(self, kind: type[_T]) -> _T:
         """Read the body as `kind`, or refuse it with a message that names the field."""
         try:
-            value: _T = _decoder(kind).decode(self.body)
+            value: _T = _decoder(cast(Hashable, kind)).decode(self.body)
         except msgspec.ValidationError as error:
             raise bad_request(_explain(str(error))) from None
         except (msgspec.DecodeError, UnicodeError, ValueError) as error:

@@ -22,6 +22,8 @@ PREFIX = "/api/developers"
 LARGEST_BODY = 10 * 1024 * 1024
 """Bytes of a request body; more is answered with 413."""
 
+_MOST_DISCARDED = 8 * LARGEST_BODY
+
 Keys = Mapping[str, frozenset[str] | None]
 """The scopes of each API key; None is all of them."""
 
@@ -44,7 +46,10 @@ class Dispatcher:
         try:
             return await self._answer(request)
         except ApiError as error:
+            await _discard_body(request)
             return _envelope(error.status, error.message)
+        except ConnectionError:  # the client left; the server expects this one and drops the connection
+            raise
         except Exception:
             _logger.exception("%s %s failed", request.method, request.rel_url.raw_path)
             return _envelope(500, "internal error of the emulator; its log says more")
@@ -106,6 +111,13 @@ async def _read_body(request: web.BaseRequest) -> bytes:
         raise ApiError(413, f"the body is larger than {LARGEST_BODY} bytes") from None
     except web.RequestPayloadError as error:
         raise bad_request(f"the body could not be read: {error}") from None
+
+
+async def _discard_body(request: web.BaseRequest) -> None:
+    """Read on to the end of a refused body, so that the client hears the answer instead of a reset."""
+    left = _MOST_DISCARDED
+    while left > 0 and not request.content.at_eof():
+        left -= len(await request.content.readany())
 
 
 def _carry_out(connection: sqlite3.Connection, operation: Operation, store: Store, call: Call) -> bytes:

@@ -144,9 +144,7 @@ def _add(store: Store, definition: ObjectDefinition, parent: StoredRow, values: 
     return _render(store, definition, member, parent)
 
 
-def _change(
-    store: Store, definition: ObjectDefinition, member: StoredRow, parent: StoredRow, values: dict[str, Any]
-) -> str:
+def _change(store: Store, definition: ObjectDefinition, member: StoredRow, parent: StoredRow, values: dict[str, Any]) -> str:
     old = member.values()
     changes = changed_fields(definition, old, values)
     if changes:

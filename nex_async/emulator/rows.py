@@ -129,9 +129,7 @@ def matching_row(store: Store, attribute: Attribute, value: Any) -> StoredRow | 
     if not keys:
         return None
     marks = ", ".join("?" * len(keys))
-    found = store.row(
-        f"SELECT min(record_id) FROM keys WHERE attribute_id = ? AND value IN ({marks})", attribute.id, *keys
-    )
+    found = store.row(f"SELECT min(record_id) FROM keys WHERE attribute_id = ? AND value IN ({marks})", attribute.id, *keys)
     return None if found is None or found[0] is None else find_row(store, found[0])
 
 

@@ -100,6 +100,7 @@ class Emulator:
             dispatcher.answer,
             request_factory=_make_request,
             access_log=None,
+            lingering_time=0,  # refused bodies are read to their end by the dispatcher
             max_line_size=_LARGEST_LINE,
             max_field_size=_LARGEST_LINE,
         )

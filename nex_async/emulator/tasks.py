@@ -53,9 +53,7 @@ def list_tasks(store: Store, call: Call) -> str:
     offset = call.number("offset", default=0, low=0, high=2**62)
     where, values = _filters(call)
     total = store.count(f"SELECT count(*) FROM tasks WHERE {where}", *values)
-    rows = store.rows(
-        f"SELECT {_FIELDS} FROM tasks WHERE {where} ORDER BY id DESC LIMIT ? OFFSET ?", *values, limit, offset
-    )
+    rows = store.rows(f"SELECT {_FIELDS} FROM tasks WHERE {where} ORDER BY id DESC LIMIT ? OFFSET ?", *values, limit, offset)
     following = offset + len(rows)
     more = bool(rows) and following < total
     data = [_render(store, _task(store, row)) for row in rows]

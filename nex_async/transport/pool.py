@@ -28,6 +28,7 @@ from ..errors import ClientClosed, ConfigError, NexError, Phase
 from .body import read_body
 from .faults import AIOHTTP_FAILURES, failure_of
 from .limiter import KeyState
+from .sweeper import Sweeper
 from .wire import MAX_ERROR_BODY, Reply, Request
 
 __all__ = ["Binding", "SessionPool", "Tenant"]
@@ -158,6 +159,7 @@ class _ConnectionSet:
     def __init__(self, loop: asyncio.AbstractEventLoop, pool: SessionPool) -> None:
         self.loop = loop
         self.in_flight = 0
+        self.sweeper = Sweeper(loop)
         self.limit = pool.max_connections
         self._pool = weakref.ref(pool)
         self._connectors: dict[Lane, aiohttp.BaseConnector] = {}
@@ -199,6 +201,7 @@ class _ConnectionSet:
         await session.close()
 
     async def close(self) -> None:
+        self.sweeper.close()
         for session in list(self._sessions):
             await self.close_session(session)
         for connector in list(self._connectors.values()):

@@ -20,6 +20,7 @@ from ..errors import (
     Attempt,
     AuthenticationError,
     ClientClosed,
+    ClientLoopError,
     ConfigError,
     DeadlineExceeded,
     InvalidRequestError,
@@ -146,10 +147,10 @@ class Settings:
         """Return the timeouts of an attempt that may take `remaining` seconds."""
         timeouts = self.timeouts
         read = _READ[name] if timeouts.read is None else timeouts.read
-        # A hair under the total, so that a call that never got a connection ends as one, known to be unsent.
+        # The sweeper ends a call at its deadline, for all its attempts. A hair under it, so that a call that never got a connection ends as one, known to be unsent.
         pool = min(remaining * 0.999, remaining if timeouts.pool is None else timeouts.pool + timeouts.connect)
         return aiohttp.ClientTimeout(
-            total=remaining, connect=pool, sock_connect=timeouts.connect, sock_read=read, ceil_threshold=1e12
+            total=None, connect=pool, sock_connect=timeouts.connect, sock_read=read, ceil_threshold=1e12
         )
 
     def merged(self, options: RequestOptions) -> Settings:
@@ -190,19 +191,19 @@ class ClientState:
         self.tasks: set[asyncio.Task[Any]] = set()
         self._idle: list[asyncio.Future[None]] = []
 
-    def enter(self) -> asyncio.Task[Any] | None:
-        """Note the running task as busy. Raises `ClientClosed`."""
+    def enter(self) -> asyncio.Task[Any]:
+        """Note the running task as busy. Raises `ClientClosed`, `ClientLoopError` outside a task."""
         if self.closed:
             raise ClientClosed("the client is closed")
         task = asyncio.current_task()
-        if task is not None:
-            self.tasks.add(task)
+        if task is None:
+            raise ClientLoopError("a call must be awaited inside an asyncio task")
+        self.tasks.add(task)
         return task
 
-    def leave(self, task: asyncio.Task[Any] | None) -> None:
+    def leave(self, task: asyncio.Task[Any]) -> None:
         """Note the task as done with its call."""
-        if task is not None:
-            self.tasks.discard(task)
+        self.tasks.discard(task)
         if self._idle and not self.tasks:
             for waiter in self._idle:
                 waiter.get_loop().call_soon_threadsafe(_wake, waiter)
@@ -255,6 +256,8 @@ class Sender:
         request = wire.build(route, path, query, body, settings.headers)
         state = self.state
         task = state.enter()
+        binding: Binding | None = None
+        failure: NexError
         try:
             binding = self.bind()
             keys, clock = binding.keys, binding.loop.time
@@ -264,6 +267,8 @@ class Sender:
             outer = _outer_deadline.get()
             until = started + total if outer is None else min(started + total, outer)
             limit = keys.limits[route.group]
+            sweeper = binding.connections.sweeper
+            sweeper.watch(task, until)
             if outer is not None or limit.active or keys.latch.armed or settings.hooks:
                 call = _Call(self, settings, route, request, binding, started, until)
             while True:
@@ -273,12 +278,11 @@ class Sender:
                     reply = await binding.exchange(request, timeout)
                     value = wire.read(route, reply)
                 except NexError as error:
-                    if call is None:
-                        call = _Call(self, settings, route, request, binding, started, until)
-                    delay = call.after_failure(error)
-                    if delay is None:
-                        return cast(T, None)
-                    await asyncio.sleep(delay)
+                    failure = error
+                except asyncio.CancelledError:
+                    if not sweeper.took(task):
+                        raise
+                    failure = DeadlineExceeded("the call's deadline passed before its reply was complete", sent="maybe")
                 else:
                     limit.succeeded(clock())
                     if call is None:
@@ -286,10 +290,18 @@ class Sender:
                     else:
                         call.after_success(reply)
                     return value
+                if call is None:
+                    call = _Call(self, settings, route, request, binding, started, until)
+                delay = call.after_failure(failure)
+                if delay is None:
+                    return cast(T, None)
+                await asyncio.sleep(delay)
         except asyncio.CancelledError as cancelled:
             self._cancelled(cancelled, task, route, request)
             raise
         finally:
+            if binding is not None:
+                binding.connections.sweeper.forget(task)
             state.leave(task)
 
     def bind(self) -> Binding:
@@ -300,7 +312,7 @@ class Sender:
         return tenant.bind()
 
     def _cancelled(
-        self, cancelled: asyncio.CancelledError, task: asyncio.Task[Any] | None, route: Route[Any], request: Request
+        self, cancelled: asyncio.CancelledError, task: asyncio.Task[Any], route: Route[Any], request: Request
     ) -> None:
         """Turn our own cancellation on close into `ClientClosed`; note a write whose outcome nobody will learn."""
         if self.state.closed and cancelled.args == (_CLOSING,):
