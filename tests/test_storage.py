@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import sqlite3
 import stat
@@ -239,13 +238,12 @@ async def test_the_loop_is_not_held_up(tmp_path: Path) -> None:
 
 async def test_a_forgotten_database_warns_and_ends_its_thread() -> None:
     """A database that is dropped unclosed warns, and its thread ends."""
-    database = Database(":memory:")
-    await database.open()
-    assert database._worker is not None
-    thread = database._worker.thread
+    kept = [Database(":memory:")]
+    await kept[0].open()
+    assert kept[0]._worker is not None
+    thread = kept[0]._worker.thread
     with pytest.warns(ResourceWarning, match="unclosed database"):
-        del database
-        gc.collect()
+        kept.clear()
     await asyncio.to_thread(thread.join, 5)
     assert not thread.is_alive()
 

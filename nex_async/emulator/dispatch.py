@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Mapping
@@ -48,8 +49,8 @@ class Dispatcher:
         except ApiError as error:
             await _discard_body(request)
             return _envelope(error.status, error.message)
-        except ConnectionError:  # the client left; the server expects this one and drops the connection
-            raise
+        except ConnectionError:  # the client left in the middle of its body; nobody will read this
+            return _envelope(400, "the connection was lost")
         except Exception:
             _logger.exception("%s %s failed", request.method, request.rel_url.raw_path)
             return _envelope(500, "internal error of the emulator; its log says more")
@@ -116,8 +117,9 @@ async def _read_body(request: web.BaseRequest) -> bytes:
 async def _discard_body(request: web.BaseRequest) -> None:
     """Read on to the end of a refused body, so that the client hears the answer instead of a reset."""
     left = _MOST_DISCARDED
-    while left > 0 and not request.content.at_eof():
-        left -= len(await request.content.readany())
+    with contextlib.suppress(ConnectionError):
+        while left > 0 and not request.content.at_eof():
+            left -= len(await request.content.readany())
 
 
 def _carry_out(connection: sqlite3.Connection, operation: Operation, store: Store, call: Call) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import traceback
 
 import aiohttp
 
@@ -40,6 +41,8 @@ def failure_of(error: BaseException, phase: Phase, waiting_for_pool: bool) -> Ne
         return TLSError("the TLS handshake failed", sent="no")
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return ProxyError(f"the proxy refused the tunnel with status {error.status}", sent="no")
+    if _while_connecting(error):
+        return _unconnected(error)
     if isinstance(error, aiohttp.ClientResponseError):
         return ProtocolError("the reply is not valid HTTP", sent="maybe")
     if isinstance(error, aiohttp.ClientPayloadError):
@@ -49,6 +52,19 @@ def failure_of(error: BaseException, phase: Phase, waiting_for_pool: bool) -> Ne
     if isinstance(error, aiohttp.InvalidURL):
         return ConnectError("the base URL cannot be connected to", sent="no")
     return ConnectionLost(f"the connection broke while waiting for the {phase}", sent="maybe")
+
+
+def _while_connecting(error: BaseException) -> bool:
+    """Return whether the failure came out of the connector: the request is sent only after it."""
+    connect = aiohttp.BaseConnector.connect.__code__
+    return any(frame.f_code is connect for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _unconnected(error: BaseException) -> NexError:
+    if "closed" in str(error).lower() and "connector" in str(error).lower():
+        return ClientClosed("the client was closed during the call")
+    # A direct connection fails as a ClientConnectorError; what is left is a proxy that broke off.
+    return ProxyError("the proxy broke off before the tunnel stood", sent="no")
 
 
 def _closed_or_lost(error: BaseException) -> NexError:

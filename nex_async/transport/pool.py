@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
+import io
 import logging
 import os
 import ssl as ssl_module
@@ -19,6 +21,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NoReturn, TypeAlias
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -40,7 +43,10 @@ ConnectorFactory: TypeAlias = Callable[..., aiohttp.BaseConnector]
 
 # aiohttp rounds timeouts above its threshold up to whole seconds; ours are exact.
 _EXACT = 1e12
+_CONTENT_TYPE = ("Content-Type",)
 _JSON_HEADERS = {"Content-Type": "application/json"}
+_STREAMED = 1 << 20
+"""A body of more bytes is written piece by piece; aiohttp warns of writing it in one go."""
 
 
 class SessionPool:
@@ -106,13 +112,15 @@ class SessionPool:
     def make_connector(self, lane: Lane) -> aiohttp.BaseConnector:
         """Return a new connector for one lane."""
         limit = self.max_connections if lane == "request" else 0
-        return self._connector_factory(
+        connector = self._connector_factory(
             limit=limit,
             limit_per_host=limit,
             keepalive_timeout=self.keepalive,
             timeout_ceil_threshold=_EXACT,
             ssl=True if self.ssl is None else self.ssl,
         )
+        connector._factory = functools.partial(_Connection, loop=asyncio.get_running_loop())
+        return connector
 
     async def aclose(self) -> None:
         """Close every connection. Idempotent; safe to call from several tasks. Calls in flight end with `ClientClosed`."""
@@ -146,6 +154,15 @@ class SessionPool:
         warnings.warn("a nex_async SessionPool was never closed; use `async with` or `await x.aclose()`", ResourceWarning, 2)
         for found in sets.values():
             found.drop()
+
+
+class _Connection(ResponseHandler):
+    """One connection, which is not taken from the pool again once its server has sent what nobody asked for."""
+
+    def is_connected(self) -> bool:
+        if self._buffer:
+            self.close()
+        return super().is_connected()
 
 
 def _positive(name: str, value: object) -> None:
@@ -291,8 +308,12 @@ class Binding:
         """Send one request and return its complete reply. Raises `TransportError` or `DeadlineExceeded`."""
         tenant, connections = self.tenant, self.connections
         headers = request.headers
-        if request.body is not None:
+        body = request.body
+        data: bytes | io.BytesIO | None = body
+        if body is not None:
             headers = _JSON_HEADERS if headers is None else {**_JSON_HEADERS, **headers}
+            if len(body) > _STREAMED:
+                data = io.BytesIO(body)
         if tenant.user_session is not None:
             headers = {**tenant.headers, **(headers or {})}
         phase: Phase = "headers"
@@ -303,8 +324,10 @@ class Binding:
             received = response = await self.session.request(
                 request.method,
                 tenant.url(request.target),
-                data=request.body,
+                data=data,
                 headers=headers,
+                # aiohttp would call an absent body an octet stream
+                skip_auto_headers=_CONTENT_TYPE if body is None and request.method != "GET" else None,
                 timeout=timeout,
                 allow_redirects=False,
                 auto_decompress=False,
@@ -312,8 +335,8 @@ class Binding:
             phase = "body"
             status = received.status
             cut = status >= 300
-            body = await read_body(received, MAX_ERROR_BODY if cut else tenant.max_body, cut=cut)
-            return Reply(status, received.headers, body)
+            content = await read_body(received, MAX_ERROR_BODY if cut else tenant.max_body, cut=cut)
+            return Reply(status, received.headers, content)
         except AIOHTTP_FAILURES as error:
             failure: NexError = failure_of(error, phase, waiting)
         except RuntimeError as error:

@@ -147,7 +147,8 @@ class Settings:
         """Return the timeouts of an attempt that may take `remaining` seconds."""
         timeouts = self.timeouts
         read = _READ[name] if timeouts.read is None else timeouts.read
-        # The sweeper ends a call at its deadline, for all its attempts. A hair under it, so that a call that never got a connection ends as one, known to be unsent.
+        # The sweeper ends a call at its deadline, with all its attempts. Waiting for a connection ends a hair before it, so
+        # that a call which never got one is known to be unsent.
         pool = min(remaining * 0.999, remaining if timeouts.pool is None else timeouts.pool + timeouts.connect)
         return aiohttp.ClientTimeout(
             total=None, connect=pool, sock_connect=timeouts.connect, sock_read=read, ceil_threshold=1e12

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from .. import errors
-from ..errors import APIError, DecodeError, InvalidRequestError, NexError, ProtocolError, printable
+from ..errors import APIError, BodyTruncated, DecodeError, InvalidRequestError, NexError, ProtocolError, printable
 from ..routes import Route
 
 __all__ = ["Id", "Query", "Reply", "Request", "build", "path_segment", "query_string", "read", "retry_after"]
@@ -223,6 +223,8 @@ def read(route: Route[T], reply: Reply) -> T:
         hidden = _hidden_error(body)
         if hidden is not None:
             raise error_of(route, Reply(hidden, reply.headers, body)) from None
+        if _cut_short(error, reply.headers):
+            raise BodyTruncated("the reply's body ended early", sent="maybe") from None
         error.status = status
         raise _with_hint(error, reply) from None
     # Some proxies answer 200 with an error in the body; where every field is optional it would pass for an empty reply.
@@ -231,6 +233,12 @@ def read(route: Route[T], reply: Reply) -> T:
         if hidden is not None:
             raise error_of(route, Reply(hidden, reply.headers, body))
     return value
+
+
+def _cut_short(error: DecodeError, headers: Mapping[str, str]) -> bool:
+    """Return whether a reply that only the connection's end delimits, as over TLS without a goodbye, is not whole."""
+    framed = "Content-Length" in headers or "Transfer-Encoding" in headers
+    return not framed and error.message.startswith("Input data was truncated")
 
 
 def _with_hint(error: DecodeError, reply: Reply) -> DecodeError:

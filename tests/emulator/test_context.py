@@ -85,7 +85,9 @@ async def test_ingest_bows_to_the_users_schema(api: Api, clock: Clock) -> None:
     assert (result["entities_created"], result["insights_created"]) == (0, 2)
 
 
-@pytest.mark.parametrize("content", ["x" * 200_000, "A B " * 20_000, "a.b" * 30_000, "@" * 50_000, "a@b.io " * 5_000, "\x00 \U0001f680"])
+@pytest.mark.parametrize(
+    "content", ["x" * 200_000, "A B " * 20_000, "a.b" * 30_000, "@" * 50_000, "a@b.io " * 5_000, "\x00 \U0001f680"]
+)
 async def test_any_text_is_taken_in(api: Api, content: str) -> None:
     """Long and odd texts are taken in within the time of a test."""
     await _add(api, content)
@@ -95,7 +97,11 @@ def test_sentences_and_domains_follow_plain_rules() -> None:
     """The kind with most words wins, more words mean more confidence; a domain gives a name."""
     assert classify("The sky is blue") is None
     assert classify("We must cancel: churn risk") == ("risk", 0.8)
-    assert [company_name(each) for each in ("techflow.io", "big-co.co.uk", "mail.acme.com")] == ["Techflow", "Big Co", "Acme"]
+    assert [company_name(each) for each in ("techflow.io", "big-co.co.uk", "mail.acme.com")] == [
+        "Techflow",
+        "Big Co",
+        "Acme",
+    ]
 
 
 async def test_windows_of_insights(api: Api, clock: Clock) -> None:
@@ -138,7 +144,7 @@ def test_moments_and_durations() -> None:
     assert parse_duration("1h30m0.5s") == 5_400_500_000
     assert parse_duration("2ms") == parse_duration("2000µs") == parse_duration("2000us") == 2_000
     for text in ("", "2026-03-02", "2026-03-02T25:00:00Z", "2026-03-02T08:00:00", "2026-03-02T08:00:00+99:00"):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"timestamp|range|offset|month|hour"):
             parse_moment(text)
     for text in ("", "0s", "1", "1x", "1h 2m", "-1h", "999999999999h"):
         with pytest.raises(ValueError, match="duration"):

@@ -51,7 +51,8 @@ async def test_a_restart_keeps_everything(tmp_path: Path) -> None:
             after.append(await api("GET", f"/v1/records/{ada['id']}/timeline"))
             assert after == before
             assert int((await api.record())["id"]) > max(int(each["id"]) for each in before[-1]["data"])
-            await api.refused("POST", "/v1/objects/person", {"attributes": {"name": "x", "email_addresses": ["ada@x.io"]}}, ada["id"])  # fmt: skip
+            taken = {"attributes": {"name": "x", "email_addresses": ["ada@x.io"]}}
+            await api.refused("POST", "/v1/objects/person", taken, ada["id"])
 
 
 async def test_one_file_one_emulator(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ async def test_the_same_upsert_at_once_makes_one_record(api: Api) -> None:
 async def test_a_client_that_leaves_harms_nobody(api: Api, caplog: pytest.LogCaptureFixture, key: str) -> None:
     """A connection cut in the middle of a body, accepted or refused, leaves the emulator serving and is no error."""
     host = api.url.removeprefix("http://").partition("/")[0]
-    reader, writer = await asyncio.open_connection(*host.split(":"))
+    _, writer = await asyncio.open_connection(*host.split(":"))
     head = f"POST /api/developers/v1/tasks HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
     writer.write(head.encode() + b'Content-Length: 100\r\n\r\n{"title": ')
     await writer.drain()

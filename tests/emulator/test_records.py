@@ -58,7 +58,8 @@ async def test_upsert_creates_then_updates(api: Api) -> None:
     attributes = (await api("GET", "/v1/objects/person"))["attributes"]
     number = next(each["id"] for each in attributes if each["slug"] == "email_addresses")
     assert (await _upsert(api, number, email_addresses=["new@x.io"]))["id"] == made["id"]
-    await api.refused("PUT", "/v1/objects/person", {"matching_attribute": "email_addresses", "attributes": {"email_addresses": ["z@x.io"]}}, "name")  # fmt: skip
+    nameless = {"matching_attribute": "email_addresses", "attributes": {"email_addresses": ["z@x.io"]}}
+    await api.refused("PUT", "/v1/objects/person", nameless, '"name"')
 
 
 async def test_upsert_by_any_attribute_takes_the_oldest(api: Api) -> None:
@@ -138,7 +139,8 @@ async def test_which_attributes_a_page_carries(api: Api) -> None:
     ):
         assert (await api.rows(path, attributes=selection))[0]["attributes"] == expected
     assert await api.rows(path) == [made]
-    for selection in ("some", ["name"], {"mode": "custom", "slugs": []}, {"mode": "all", "slugs": ["name"]}, 7):
+    wrong: list[Any] = ["some", ["name"], {"mode": "custom", "slugs": []}, {"mode": "all", "slugs": ["name"]}, 7]
+    for selection in wrong:
         await api.refused("POST", path, {"attributes": selection}, "attributes")
     await api.refused("POST", path, {"attributes": {"mode": "custom", "slugs": ["shoe_size"]}}, "shoe_size")
 

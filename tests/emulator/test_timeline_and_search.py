@@ -115,7 +115,20 @@ async def test_search_follows_changes(api: Api) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ['"', "a AND", "NEAR(a b)", "text: ada", "*", "-ada", "(", "a^b", "ada OR", "'; DROP TABLE records; --", "\x00", "é" * 500],
+    [
+        '"',
+        "a AND",
+        "NEAR(a b)",
+        "text: ada",
+        "*",
+        "-ada",
+        "(",
+        "a^b",
+        "ada OR",
+        "'; DROP TABLE records; --",
+        "\x00",
+        "é" * 500,
+    ],
 )
 async def test_any_query_is_safe(api: Api, query: str) -> None:
     """No query is a syntax error."""

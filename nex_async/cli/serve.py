@@ -1,0 +1,45 @@
+"""`nex-async serve`: the embedded Nex as a server of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8787, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one.")
+@click.option("--db", default=":memory:", show_default=True, help="File that keeps the data across restarts.")
+@click.option("--key", default="sk-local", show_default=True, help="API key to accept.")
+def command(host: str, port: int, db: str, key: str) -> None:
+    """Run an embedded Nex until Ctrl-C."""
+    from ..errors import NexError
+
+    try:
+        asyncio.run(_serve(host, port, db, key))
+    except NexError as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+
+
+async def _serve(host: str, port: int, db: str, key: str) -> None:
+    from ..emulator import Emulator
+
+    stop = asyncio.Event()
+    async with Emulator(db, host=host, port=port, keys={key: None}) as emulator:
+        click.echo(f"Nex is listening at {emulator.url} (data: {db})\n")
+        click.echo("Point a client at it with:")
+        click.echo(f"  export NEX_API_BASE_URL={emulator.url}")
+        click.echo(f"  export NEX_API_KEY={key}")
+        loop = asyncio.get_running_loop()
+        for name in ("SIGINT", "SIGTERM"):
+            with contextlib.suppress(NotImplementedError):  # not on Windows
+                loop.add_signal_handler(getattr(signal, name), stop.set)
+        await stop.wait()
+    click.echo("Nex has stopped.")

@@ -1,0 +1,66 @@
+"""The jobs of the project. `nox -s demo` shows the SDK at work, `nox -s tests` proves it; `nox -l` lists the rest."""
+
+from __future__ import annotations
+
+import shutil
+
+import nox
+
+nox.options.default_venv_backend = "uv|virtualenv" if shutil.which("uv") else "virtualenv"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+CODE = ("nex_async", "tests", "benchmarks", "examples", "noxfile.py")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the main job against the embedded Nex, with real companies."""
+    session.install("-e", ".[demo]")
+    session.run("nex-async", "demo", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the test suite. Arguments after `--` go to pytest."""
+    session.install("-e", ".[dev,demo]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def debug(session: nox.Session) -> None:
+    """Run the test suite with asyncio's debug mode and Python's development mode."""
+    session.install("-e", ".[dev,demo]")
+    session.run("python", "-X", "dev", "-m", "pytest", *session.posargs, env={"PYTHONASYNCIODEBUG": "1"})
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the test suite and report which lines and branches it reaches."""
+    session.install("-e", ".[dev,demo]")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "report", "--skip-covered")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install("ruff >= 0.8")
+    session.run("ruff", "check", *CODE)
+    session.run("ruff", "format", "--check", *CODE)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types with mypy and pyright, the public surface included."""
+    session.install("-e", ".[dev,demo]")
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "nex_async", "--ignoreexternal", "--stats")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks: ratios taken in one run. `-- --full` takes longer and wanders less."""
+    session.install("-e", ".[dev,demo]")
+    session.run("python", "-m", "benchmarks", *session.posargs)
