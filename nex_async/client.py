@@ -99,13 +99,17 @@ class Nex:
         timeout: float | Timeouts | None = None,
         retry: RetryPolicy | None = None,
         headers: Mapping[str, str] | None = None,
+        on_request: Callable[[RequestDetails], object] | None = None,
+        on_response: Callable[[ResponseDetails], object] | None = None,
+        on_retry: Callable[[RetryDetails], object] | None = None,
         **emulator: Any,
     ) -> Nex:
         """Return a client of an embedded Nex that starts with it and ends with it; needs no account and no network.
 
         `db` is a file that keeps the data, or memory. Other arguments go to `nex_async.emulator.Emulator`.
         """
-        return _LocalNex(db, _settings(timeout, retry, headers, Hooks()), emulator)
+        hooks = Hooks(on_request, on_response, on_retry)
+        return _LocalNex(db, _settings(timeout, retry, headers, hooks), emulator)
 
     # ---- resources --------------------------------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ def _ticker(stock: dict[str, Any]) -> str:
 
 
 def _details(stock: dict[str, Any]) -> dict[str, str]:
-    return stock.get("metadata") or {}
+    return {name: str(value) for name, value in (stock.get("metadata") or {}).items()}
 
 
 def _domain(stock: dict[str, Any]) -> str | None:
