@@ -214,3 +214,24 @@ class CreateAIListJob(msgspec.Struct):
     object_type: str | None = None
     limit: int | None = None
     include_attributes: bool | None = None
+
+
+class TriggerCompounding(msgspec.Struct):
+    """`POST /v1/compounding/trigger`."""
+
+    job_type: str
+    dry_run: bool | None = None
+
+
+class UpdatePreferences(msgspec.Struct):
+    """`PATCH /v1/notifications/preferences`."""
+
+    frequency_minutes: int | UnsetType | None = UNSET
+    enabled_types: list[str] | UnsetType | None = UNSET
+    digest_enabled: Flag = UNSET
+
+
+class CreateRule(msgspec.Struct):
+    """`POST /v1/notifications/custom`."""
+
+    description: str

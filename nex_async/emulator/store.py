@@ -37,6 +37,8 @@ class Store:
         self.workspace_id = self._mark("workspace_id")
         self.token_id = self._mark("token_id")
         """The id of whoever writes: the API does not tell keys of a workspace apart."""
+        self.origin = ""
+        """Where the emulator listens, such as `http://127.0.0.1:8080`; for the addresses it hands out."""
 
     def now(self) -> int:
         """Return the moment, in microseconds since 1970."""

@@ -60,6 +60,17 @@ _TABLES = (
     "CREATE VIRTUAL TABLE insight_text USING fts5 (text, tokenize = 'unicode61 remove_diacritics 2')",
     """CREATE TABLE ai_list_jobs (id INTEGER PRIMARY KEY, result TEXT NOT NULL, include_attributes INTEGER NOT NULL,
         created_at INTEGER NOT NULL)""",
+    """CREATE TABLE connections (id INTEGER PRIMARY KEY, type TEXT NOT NULL, provider TEXT NOT NULL,
+        identifier TEXT NOT NULL, created_at INTEGER NOT NULL, UNIQUE (type, provider, identifier))""",
+    """CREATE TABLE connects (token TEXT PRIMARY KEY, type TEXT NOT NULL, provider TEXT NOT NULL,
+        created_at INTEGER NOT NULL, connection_id INTEGER) WITHOUT ROWID""",
+    """CREATE TABLE compounding_jobs (run_id TEXT PRIMARY KEY, job_type TEXT NOT NULL, dry_run INTEGER NOT NULL,
+        counters TEXT NOT NULL, created_at INTEGER NOT NULL) WITHOUT ROWID""",
+    # What compounding has learnt: a pattern of one record, or a playbook of the whole workspace.
+    """CREATE TABLE knowledge (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, type TEXT NOT NULL, content TEXT NOT NULL,
+        confidence REAL NOT NULL, record_id INTEGER, created_at INTEGER NOT NULL)""",
+    """CREATE TABLE notification_rules (id INTEGER PRIMARY KEY, name TEXT NOT NULL, prompt TEXT NOT NULL,
+        is_enabled INTEGER NOT NULL, schedule TEXT NOT NULL, created_at INTEGER NOT NULL)""",
 )
 
 _WITH_IDS = (
@@ -74,6 +85,9 @@ _WITH_IDS = (
     "artifacts",
     "insights",
     "ai_list_jobs",
+    "connections",
+    "knowledge",
+    "notification_rules",
 )
 
 

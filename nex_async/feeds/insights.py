@@ -13,7 +13,7 @@ from ..models import Insight, InsightBatch
 from ..models.insights import decode_insights
 from ..routes import STREAM_INSIGHTS
 from ..transport import wire
-from ..transport.body import read_body
+from ..transport.body import read_error
 from ..transport.faults import AIOHTTP_FAILURES, failure_of
 from ..transport.sender import RequestOptions, Sender
 from .sse import SSEDecoder
@@ -125,7 +125,7 @@ async def _check(response: aiohttp.ClientResponse) -> None:
         raise DecodeError("the reply is not an event stream; is this not the Nex API?", status=200)
     failure: NexError
     try:
-        body = await read_body(response, wire.MAX_ERROR_BODY, cut=True)
+        body = await read_error(response, wire.MAX_ERROR_BODY)
         failure = wire.error_of(STREAM_INSIGHTS, wire.Reply(response.status, response.headers, body))
     except AIOHTTP_FAILURES as error:
         failure = failure_of(error, "body", False)

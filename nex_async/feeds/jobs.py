@@ -24,7 +24,8 @@ class JobState(Protocol):
     """What every job's state has."""
 
     @property
-    def status(self) -> str | None: ...
+    def status(self) -> str | None:
+        """Where the job stands."""
 
 
 S = TypeVar("S", bound=JobState)

@@ -99,7 +99,7 @@ def decode(kind: type[T], data: bytes | msgspec.Raw) -> T:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raw = bytes(data)
         if raw.startswith(_BOM):
-            return decode(kind, raw[3:])
+            return _decode_mended(kind, raw)
         raise _decode_error(error, raw) from None
 
 
@@ -146,23 +146,26 @@ def preview(raw: bytes) -> str:
 
 
 def _mend(shape: inspect.Type, value: Any) -> Any:
-    """Return `value` with the harmless disagreements with `shape` removed. Types outside the SDK are left as they are."""
+    """Return `value` with the harmless disagreements with `shape` removed; in a caller's own type, nulls with a default."""
     mender = _MENDERS.get(type(shape))
     return value if mender is None else mender(shape, value)
 
 
 def _mend_struct(shape: inspect.StructType, value: Any) -> Any:
     cls = get_origin(shape.cls) or shape.cls  # a generic struct comes as its alias
-    if not isinstance(value, dict) or not issubclass(cls, Model):
+    if not isinstance(value, dict):
         return value
-    mended = dict(value)
+    ours, mended = issubclass(cls, Model), dict(value)
     for field in shape.fields:
         name = field.encode_name
         if name not in value:
             continue
-        if value[name] is None and not field.required and not _accepts_none(field.type):
-            del mended[name]
-        else:
+        if value[name] is None and not _accepts_none(field.type):
+            if not field.required:
+                del mended[name]
+            elif ours and isinstance(field.type, inspect.StructType):
+                mended[name] = {}  # the caller's own type, of which every field may have a default
+        elif ours:
             mended[name] = _mend(field.type, value[name])
     return mended
 
@@ -176,7 +179,8 @@ def _mend_list(shape: inspect.ListType, value: Any) -> Any:
 def _mend_dict(shape: inspect.DictType, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {key: _mend(shape.value_type, item) for key, item in value.items()}
+    takes_none = _accepts_none(shape.value_type)
+    return {key: _mend(shape.value_type, item) for key, item in value.items() if item is not None or takes_none}
 
 
 def _mend_union(shape: inspect.UnionType, value: Any) -> Any:
@@ -254,28 +258,31 @@ def decode_rows(kind: Any, data: bytes) -> Rows[Any]:
         listing = _decoder(Listing[kind]).decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _rows_one_by_one(kind, data)
-    return Rows(_rows_of(listing, data), [], listing)
-
-
-def _rows_of(listing: Listing[T], data: bytes) -> list[T]:
     rows = listing.data
-    if rows is None:
-        rows = listing.items if listing.items is not None else listing.rules
-    return [] if rows is None else rows
+    return Rows(_other_rows(listing)[1] if rows is None else rows, [], listing)
+
+
+def _other_rows(listing: Listing[T]) -> tuple[str, list[T]]:
+    """Return the rows of a listing that has none under `data`, and where they stand."""
+    if listing.items is not None:
+        return "$.items", listing.items
+    return "$.rules", listing.rules or []
 
 
 def _rows_one_by_one(kind: Any, data: bytes) -> Rows[Any]:
     listing: Listing[msgspec.Raw]
-    if data.lstrip(_BOM + b" \t\r\n").startswith(b"["):
-        listing = Listing(data=decode(list[msgspec.Raw], data))
+    start = data.lstrip(_BOM + b" \t\r\n")
+    if start.startswith((b"[", b"null")):
+        listing, place, found = Listing(), "$", decode(list[msgspec.Raw] | None, data) or []  # type: ignore[arg-type]
     else:
         listing = decode(Listing[msgspec.Raw], data)
+        place, found = ("$.data", listing.data) if listing.data is not None else _other_rows(listing)
     rows: list[Any] = []
     errors: list[DecodeError] = []
-    for index, raw in enumerate(_rows_of(listing, data)):
+    for index, raw in enumerate(found):
         try:
             rows.append(decode(kind, raw))
         except DecodeError as error:
-            error.path = f"$.data[{index}]{error.path[1:]}"
+            error.path = f"{place}[{index}]{error.path[1:]}"
             errors.append(error)
     return Rows(rows, errors, listing)

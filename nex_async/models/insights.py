@@ -154,14 +154,16 @@ def decode_insights(data: bytes) -> InsightBatch:
 
 def _open(value: Any) -> tuple[dict[str, Any], list[Any] | None]:
     """Split a payload into its envelope and its items; no items means that it is no payload of insights."""
-    if isinstance(value, list):
-        return {}, value
+    if isinstance(value, list) or value is None:
+        return {}, value or []
     if not isinstance(value, dict):
         return {}, None
     for key in ("data", "insights"):
-        if key in value:
-            items = value[key]
-            return value, [] if items is None else items if isinstance(items, list) else None
+        items = value.get(key)
+        if items is not None:
+            return value, items if isinstance(items, list) else None
+    if "data" in value or "insights" in value:
+        return value, []
     if isinstance(value.get("insight"), dict):
         return value, [value["insight"]]
     if "content" in value:

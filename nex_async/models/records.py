@@ -16,6 +16,13 @@ A = TypeVar("A")
 D = TypeVar("D")
 
 
+_NONE = Raw(b"{}")
+
+
+def _no_attributes() -> Raw:
+    return _NONE
+
+
 class Record(Model, gc=False):
     """A row of an object, or a member of a list (then `id` is the membership's, and `attributes` are merged).
 
@@ -29,7 +36,7 @@ class Record(Model, gc=False):
     workspace_id: str | None = None
     _created_at: str | None = field(default=None, name="created_at")
     _updated_at: str | None = field(default=None, name="updated_at")
-    _attributes: Raw = field(default_factory=Raw, name="attributes")
+    _attributes: Raw = field(default_factory=_no_attributes, name="attributes")
 
     created_at = Timestamp()
     updated_at = Timestamp()

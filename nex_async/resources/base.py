@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeAlias, TypeVar
+from functools import lru_cache, partial
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from ..errors import InvalidRequestError
-from ..models.base import Rows
+from ..models import TypedRecord
+from ..models.base import Rows, decode, decode_rows
 from ..paging import Kind, Limits, OnBadRow, Pager, Position, Source
 from ..routes import Route
 from ..transport.sender import RequestOptions, Sender
@@ -19,6 +23,7 @@ from ..transport.wire import Id, Query, rfc3339
 __all__ = ["Attributes", "Resource", "Selection", "given"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 Attributes: TypeAlias = "Mapping[str, Any] | msgspec.Struct"
 """Attribute values by slug: a mapping, or a Struct of your own."""
@@ -66,15 +71,14 @@ class Resource:
         options: RequestOptions,
     ) -> Pager[T]:
         """Return a pager whose position goes into the query: as `offset` or as `cursor`."""
-        send = self._sender.send
         key = "offset" if kind == "offset" else "cursor"
 
-        async def fetch(position: Position) -> Rows[T]:
+        def ask(asked: Route[R], position: Position) -> Awaitable[R]:
             # The first page is asked for by leaving the position out.
             place = {key: position} if position else {}
-            return await send(route, path, {**query, "limit": limit, **place}, options=options)
+            return self._sender.send(asked, path, {**query, "limit": limit, **place}, options=options)
 
-        return Pager(Source(fetch, kind, _name(route, path, query), limit), limits)
+        return _pager(route, ask, kind, _name(route, path, query), limit, limits)
 
     def _listed(
         self,
@@ -87,21 +91,57 @@ class Resource:
         options: RequestOptions,
     ) -> Pager[T]:
         """Return a pager whose position goes into the body (the two record listings)."""
-        send = self._sender.send
         if limit is not None:
             body = {**body, "limit": limit}
 
-        async def fetch(position: Position) -> Rows[T]:
-            return await send(route, path, body={**body, "offset": position}, options=options)
+        def ask(asked: Route[R], position: Position) -> Awaitable[R]:
+            return self._sender.send(asked, path, body={**body, "offset": position}, options=options)
 
-        return Pager(Source(fetch, "offset", _name(route, path, body), limit), limits)
+        return _pager(route, ask, "offset", _name(route, path, body), limit, limits)
+
+
+class _Ask(Protocol):
+    """Sends for the page at a position, by a route of the caller's choice."""
+
+    def __call__(self, asked: Route[R], position: Position, /) -> Awaitable[R]: ...
+
+
+def _pager(route: Route[Rows[T]], ask: _Ask, kind: Kind, name: str, limit: int | None, limits: Limits) -> Pager[T]:
+    later = _undecoded(route)
+
+    def fetch(position: Position) -> Awaitable[Rows[T]]:
+        return ask(route, position)
+
+    def fetch_undecoded(position: Position) -> Awaitable[Callable[[], Rows[T]]]:
+        return ask(later, position)
+
+    return Pager(Source(fetch, kind, name, fetch_undecoded, limit), limits)
+
+
+@lru_cache(maxsize=256)
+def _undecoded(route: Route[Any]) -> Route[Any]:
+    """Return a route whose reply is a function that decodes it."""
+    return replace(route, decode=lambda data: partial(route.decode, data))
 
 
 def _name(route: Route[Any], path: tuple[Id, ...], settings: Mapping[str, Any] | None) -> str:
     """Return the name by which checkpoints know a listing: the operation, and what makes this listing differ."""
     parts = [route.name, *(str(part) for part in path)]
     parts += [f"{key}={value}" for key, value in sorted((settings or {}).items()) if key != "limit" and value is not None]
-    return ":".join(parts).replace("|", "/")[:512]
+    name = ":".join(parts).replace("|", "/")
+    return name if len(name) <= 256 else f"{name[:200]}~{hashlib.blake2b(name.encode(), digest_size=12).hexdigest()}"
+
+
+def typed(route: Route[Any], as_type: Any, many: bool) -> Route[Any]:
+    """Return a record route that decodes attributes straight into the caller's type."""
+    return _typed(route, as_type, many)
+
+
+@lru_cache(maxsize=256)
+def _typed(route: Route[Any], as_type: Any, many: bool) -> Route[Any]:
+    kind = TypedRecord[as_type]
+    read = decode_rows if many else decode
+    return replace(route, decode=lambda data: read(kind, data))
 
 
 def record_listing(attributes: Selection | None, sort: str | None) -> dict[str, Any]:

@@ -22,8 +22,18 @@ from ..routes import (
 )
 from ..transport.sender import RequestOptions
 from ..transport.wire import Id
-from .base import Attributes, Resource, Selection, given, id_text, in_range, record_listing, required_text, values_of
-from .records import typed
+from .base import (
+    Attributes,
+    Resource,
+    Selection,
+    given,
+    id_text,
+    in_range,
+    record_listing,
+    required_text,
+    typed,
+    values_of,
+)
 
 __all__ = ["Lists"]
 

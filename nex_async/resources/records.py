@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import lru_cache
 from typing import Any, TypeVar, overload
 
 from .._typing import Unpack
 from ..models import Record, TimelineEvent, TypedRecord
-from ..models.base import decode, decode_rows
 from ..paging import MAX_PAGES, Limits, OnBadRow, Pager
 from ..routes import (
     CREATE_RECORD,
@@ -22,23 +19,11 @@ from ..routes import (
 )
 from ..transport.sender import RequestOptions
 from ..transport.wire import Id
-from .base import Attributes, Resource, Selection, in_range, record_listing, required_text, values_of
+from .base import Attributes, Resource, Selection, in_range, record_listing, required_text, typed, values_of
 
 __all__ = ["Records"]
 
 A = TypeVar("A")
-
-
-def typed(route: Route[Any], as_type: Any, many: bool) -> Route[Any]:
-    """Return a record route that decodes attributes straight into the caller's type."""
-    return _typed(route, as_type, many)
-
-
-@lru_cache(maxsize=256)
-def _typed(route: Route[Any], as_type: Any, many: bool) -> Route[Any]:
-    kind = TypedRecord[as_type]
-    read = decode_rows if many else decode
-    return replace(route, decode=lambda data: read(kind, data))
 
 
 class Records(Resource):

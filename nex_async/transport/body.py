@@ -9,29 +9,28 @@ import aiohttp
 
 from ..errors import BodyTooLarge, BodyTruncated, ProtocolError
 
-__all__ = ["inflate", "read_body"]
+__all__ = ["inflate", "read_body", "read_error"]
 
 _INLINE = 1 << 20
 """Up to this many bytes are decompressed on the loop (2 to 4 ms); more goes to a thread."""
 _INLINE_COMPRESSED = 256 * 1024
+_ERROR_WAIT = 5.0
+"""So many seconds are given to the body of an error, whose status is known."""
 
 
-async def read_body(response: aiohttp.ClientResponse, cap: int, *, cut: bool = False) -> bytes:
-    """Return the whole body, decompressed.
-
-    More than `cap` bytes raise `BodyTooLarge`, or are cut off where `cut` says so; the connection is then not reused.
-    """
+async def read_body(response: aiohttp.ClientResponse, cap: int) -> bytes:
+    """Return the whole body, decompressed. More than `cap` bytes raise `BodyTooLarge`; the connection is then not reused."""
     content = response.content
     body = await content.readany()
     if not content.at_eof() or len(body) > cap:
-        body = await _rest(response, body, cap, cut)
+        body = await _rest(response, body, cap)
     encoding = response.headers.get("Content-Encoding")
     if encoding is None or not body:
         return body
-    return await _decompress(encoding.strip().lower(), body, cap, cut)
+    return await _decompress(encoding.strip().lower(), body, cap)
 
 
-async def _rest(response: aiohttp.ClientResponse, first: bytes, cap: int, cut: bool) -> bytes:
+async def _rest(response: aiohttp.ClientResponse, first: bytes, cap: int) -> bytes:
     chunks, size = [first], len(first)
     while size <= cap:
         chunk = await response.content.readany()
@@ -40,28 +39,54 @@ async def _rest(response: aiohttp.ClientResponse, first: bytes, cap: int, cut: b
         chunks.append(chunk)
         size += len(chunk)
     response.close()
-    if cut:
-        return b"".join(chunks)[:cap]
     raise BodyTooLarge(f"the reply is larger than {cap} bytes", sent="yes")
 
 
-async def _decompress(encoding: str, body: bytes, cap: int, cut: bool) -> bytes:
+async def _decompress(encoding: str, body: bytes, cap: int) -> bytes:
     if encoding == "identity":
         return body
+    if encoding not in ("gzip", "x-gzip"):
+        raise ProtocolError("the reply is compressed in a way that was not asked for", sent="maybe")
+    if len(body) <= _INLINE_COMPRESSED:
+        try:
+            return inflate(body, min(cap, _INLINE))
+        except BodyTooLarge:
+            if cap <= _INLINE:
+                raise
+    return await asyncio.to_thread(inflate, body, cap)
+
+
+async def read_error(response: aiohttp.ClientResponse, cap: int) -> bytes:
+    """Return what can be had of the body of a reply that is no success, up to `cap` bytes.
+
+    Such a body never hides the status: one that is cut, damaged, stalls or does not end is taken as far as it came.
+    """
+    chunks: list[bytes] = []
     try:
-        if encoding not in ("gzip", "x-gzip"):
-            raise ProtocolError("the reply is compressed in a way that was not asked for", sent="maybe")
-        if len(body) <= _INLINE_COMPRESSED:
-            try:
-                return inflate(body, min(cap, _INLINE))
-            except BodyTooLarge:
-                if cap <= _INLINE:
-                    raise
-        return await asyncio.to_thread(inflate, body, cap)
+        if response.status < 200:  # an upgrade: what follows is no body
+            response.close()
+        elif response.content.is_eof():
+            await _collect(response, cap, chunks)
+        else:
+            await asyncio.wait_for(_collect(response, cap, chunks), _ERROR_WAIT)
+        body = b"".join(chunks)[:cap]
+        encoding = response.headers.get("Content-Encoding")
+        return await _decompress(encoding.strip().lower(), body, cap) if encoding and body else body
     except (BodyTooLarge, BodyTruncated, ProtocolError):
-        if cut:
-            return b""
-        raise
+        return b""
+    except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
+        response.close()
+        return b"".join(chunks)[:cap]
+
+
+async def _collect(response: aiohttp.ClientResponse, cap: int, chunks: list[bytes]) -> None:
+    size = 0
+    while chunk := await response.content.readany():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > cap:
+            response.close()
+            return
 
 
 def inflate(body: bytes, cap: int) -> bytes:

@@ -1,13 +1,16 @@
 """One shared, learning limiter per key: preset windows, an adaptive rate, a retry budget, and the latch for a bad key.
 
-Times are those of the event loop, in seconds. A wait is a reserved slot, never a loop over a float bucket: such a loop can
+Times are those of the event loop, in seconds. A wait ends at a slot, never in a loop over a float bucket: such a loop can
 ask for sleeps too short to move the clock.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from abc import ABC, abstractmethod
 from collections import deque
+from math import inf
 from typing import Protocol
 
 from ..errors import AuthenticationError, DeadlineExceeded, RateLimitQueueFull
@@ -38,76 +41,161 @@ def _too_late(wait: float) -> DeadlineExceeded:
     return DeadlineExceeded(f"the rate limit's next free slot is {wait:.1f} s away, beyond the call's deadline")
 
 
-class WindowLimit:
-    """At most `count` attempts in any `period` seconds: the published limits. Waiters go first come, first served."""
+class _Waiter:
+    """A call in line: the future that lets it go, the moment it gives up, and the moment it was let go."""
 
-    # A server may count in its own window, a little out of step with ours.
-    MARGIN = 0.5
+    __slots__ = ("at", "deadline", "go")
 
-    def __init__(self, count: int, period: float, max_waiting: int = 1000) -> None:
-        self.active = True
-        self._count = count
-        self._period = period + self.MARGIN
-        self._max_waiting = max_waiting
-        self._slots: deque[float] = deque()
+    def __init__(self, go: asyncio.Future[None], deadline: float) -> None:
+        self.go = go
+        self.deadline = deadline
+        self.at = 0.0
+
+
+class _Line(ABC):
+    """Calls that wait for a slot, first come, first served; one timer stands at the next slot.
+
+    Nobody holds a slot before its time has come, so one who leaves the line leaves no hole in it.
+    """
+
+    MAX_WAITING: float = inf
+
+    def __init__(self) -> None:
         self._gate = 0.0
-        self._waiting = 0
+        self._waiters: deque[_Waiter] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @abstractmethod
+    def _slot(self, position: int, now: float) -> float:
+        """Return when the call at `position` in the line may go, as things stand."""
+
+    @abstractmethod
+    def _take(self, now: float) -> None:
+        """Use the next slot."""
+
+    @abstractmethod
+    def _give_back(self, at: float) -> None:
+        """Undo a `_take(at)`."""
 
     async def acquire(self, deadline: float) -> None:
         """Wait for a slot; see `Limit`."""
-        now = asyncio.get_running_loop().time()
-        slot = self._next_slot(now)
+        loop = asyncio.get_running_loop()
+        now, position = loop.time(), len(self._waiters)
+        slot = self._slot(position, now)
         if slot > deadline:
             raise _too_late(slot - now)
-        if slot > now and self._waiting >= self._max_waiting:
-            raise RateLimitQueueFull(f"{self._waiting} calls already wait for a limit of {self._count} per minute")
-        self._slots.append(slot)
-        if slot > now:
-            await self._wait(slot, deadline)
-
-    def _next_slot(self, now: float) -> float:
-        while self._slots and self._slots[0] <= now - self._period:
-            self._slots.popleft()
-        free = self._slots[-self._count] + self._period if len(self._slots) >= self._count else now
-        return max(now, free, self._gate, self._slots[-1] if self._slots else now)
-
-    async def _wait(self, slot: float, deadline: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._waiting += 1
+        if not position and slot <= now + _RESOLUTION:
+            self._take(now)
+            return
+        if position >= self.MAX_WAITING:
+            raise RateLimitQueueFull(f"{position} calls already wait for the rate limit")
+        waiter = _Waiter(loop.create_future(), deadline)
+        self._waiters.append(waiter)
+        self._arm(loop)
         try:
-            while (wait := max(slot, self._gate) - loop.time()) > _RESOLUTION:
-                if loop.time() + wait > deadline:
-                    raise _too_late(wait)
-                await asyncio.sleep(wait)
-        except BaseException:
-            self._slots.remove(slot)  # a slot nobody uses is somebody else's
+            await waiter.go
+        except asyncio.CancelledError:
+            self._left(waiter, loop)
             raise
-        finally:
-            self._waiting -= 1
+
+    def _left(self, waiter: _Waiter, loop: asyncio.AbstractEventLoop) -> None:
+        if waiter.go.cancelled():
+            with contextlib.suppress(ValueError):
+                self._waiters.remove(waiter)
+        elif waiter.go.exception() is None:
+            self._give_back(waiter.at)
+        self._let_go(loop)
+
+    def _let_go(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        while self._waiters and (self._waiters[0].go.done() or self._slot(0, now) <= now + _RESOLUTION):
+            waiter = self._waiters.popleft()
+            if not waiter.go.done():
+                waiter.at = now
+                self._take(now)
+                waiter.go.set_result(None)
+        self._arm(loop)
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiters:
+            self._timer = loop.call_at(self._slot(0, loop.time()), self._let_go, loop)
+
+    def _refuse_the_late(self, now: float) -> None:
+        """Let those give up at once whose slot has moved beyond their deadline."""
+        if not self._waiters:
+            return
+        kept: deque[_Waiter] = deque()
+        for waiter in self._waiters:
+            slot = self._slot(len(kept), now)
+            if waiter.go.done():
+                continue
+            if slot > waiter.deadline:
+                waiter.go.set_exception(_too_late(slot - now))
+            else:
+                kept.append(waiter)
+        self._waiters = kept
+        self._arm(asyncio.get_running_loop())
+
+
+class WindowLimit(_Line):
+    """At most `count` attempts in any `period` seconds: the published limits."""
+
+    MAX_WAITING = 1000
+    # A server may count in its own window, a little out of step with ours.
+    MARGIN = 0.5
+
+    def __init__(self, count: int, period: float) -> None:
+        super().__init__()
+        self.active = True
+        self._count = count
+        self._period = period + self.MARGIN
+        self._used: deque[float] = deque(maxlen=count)
+
+    def _slot(self, position: int, now: float) -> float:
+        rounds, place = divmod(position, self._count)
+        index = place - (self._count - len(self._used))
+        free = self._used[index] + self._period if index >= 0 else now
+        return max(now, self._gate, free) + rounds * self._period
+
+    def _take(self, now: float) -> None:
+        self._used.append(now)
+
+    def _give_back(self, at: float) -> None:
+        self._used.remove(at)
 
     def throttled(self, now: float, retry_after: float | None) -> None:
         """Learn of a 429."""
         self._gate = max(self._gate, now + (self._period / self._count if retry_after is None else retry_after))
+        self._refuse_the_late(now)
 
     def succeeded(self, now: float) -> None:
         """Learn nothing: the limit is known."""
 
 
-class AdaptiveLimit:
+class AdaptiveLimit(_Line):
     """A limit nobody published: off until the first 429, then it learns.
 
     A 429 closes a gate for everybody until `Retry-After`, and cuts the rate to 0.7 of what really went through; calls then
-    take evenly spaced slots; the rate grows again with every second of success, slower once past its old ceiling.
+    take evenly spaced slots; the rate grows again with every second of success, slower once past its old ceiling, and
+    by leaps when five minutes have passed without a 429. At the ceiling the limit is off again.
     """
 
     FLOOR, CEILING = 0.1, 200.0
     CUT, GROWTH_BELOW, GROWTH_ABOVE = 0.7, 0.05, 0.01
+    QUIET = 300.0
+    # Fewer calls than these say nothing about what the server allows: the key may be in use elsewhere.
+    EVIDENCE = 5
+    # A timer that fires late makes up for so many seconds, lest the pace be slower than allowed.
+    LAG = 0.02
 
     def __init__(self) -> None:
+        super().__init__()
         self.active = False
         self._rate = self.CEILING
         self._old_ceiling = self.CEILING
-        self._gate = 0.0
         self._next_slot = 0.0
         self._passed: deque[float] = deque(maxlen=4096)
         self._cut_until = 0.0
@@ -118,52 +206,44 @@ class AdaptiveLimit:
         """Calls per second now allowed; None while nothing was learned."""
         return self._rate if self.active else None
 
-    async def acquire(self, deadline: float) -> None:
-        """Wait for a slot; see `Limit`."""
-        loop = asyncio.get_running_loop()
-        slot = self._reserve(loop.time(), deadline)
-        while (wait := max(slot, self._gate) - loop.time()) > _RESOLUTION:
-            if loop.time() + wait > deadline:
-                raise _too_late(wait)
-            await asyncio.sleep(wait)
-            if slot < self._gate:
-                slot = self._reserve(loop.time(), deadline)
+    def _slot(self, position: int, now: float) -> float:
+        return max(now, self._gate, self._next_slot) + position / self._rate
 
-    def _reserve(self, now: float, deadline: float) -> float:
-        slot = max(now, self._gate, self._next_slot)
-        if slot > deadline:
-            raise _too_late(slot - now)
-        self._next_slot = slot + 1.0 / self._rate
-        return slot
+    def _take(self, now: float) -> None:
+        self._next_slot = max(self._next_slot, self._gate, now - self.LAG) + 1.0 / self._rate
+
+    def _give_back(self, at: float) -> None:
+        self._next_slot -= 1.0 / self._rate
 
     def throttled(self, now: float, retry_after: float | None) -> None:
         """Learn of a 429."""
         pause = 0.0 if retry_after is None else retry_after
         if not self.active or now >= self._cut_until:
-            self._old_ceiling = self._rate if self.active else self._measured(now, pause)
+            self._old_ceiling = min(self._rate, self._measured(now, pause))
             self._rate = max(self.FLOOR, self._old_ceiling * self.CUT)
             self._cut_until = now + max(1.0, pause)
             self._grown_at = self._cut_until
             self.active = True
         self._gate = max(self._gate, now + pause)
-        self._next_slot = max(self._next_slot, self._gate)
+        self._refuse_the_late(now)
 
     def _measured(self, now: float, pause: float) -> float:
-        """Return the calls per second that went through lately, the pause the server asks for included."""
-        if not self._passed:
-            return self.CEILING if not self.active else self._rate
+        """Return the calls per second that went through lately, the pause the server asks for included; if they tell."""
         horizon = now - max(1.0, pause)
         recent = sum(1 for passed in self._passed if passed > horizon)
         span = max(1.0, pause) + pause
-        return max(recent / span, self.FLOOR)
+        return recent / span if recent >= self.EVIDENCE else self.CEILING
 
     def succeeded(self, now: float) -> None:
         """Learn of a call that went through."""
         self._passed.append(now)
         if not self.active or now < self._grown_at + 1.0:
             return
-        below = self._rate < self._old_ceiling
-        self._rate += self._old_ceiling * (self.GROWTH_BELOW if below else self.GROWTH_ABOVE)
+        if now >= self._cut_until + self.QUIET:
+            self._rate += self._rate * self.GROWTH_BELOW
+        else:
+            below = self._rate < self._old_ceiling
+            self._rate += self._old_ceiling * (self.GROWTH_BELOW if below else self.GROWTH_ABOVE)
         self._grown_at = now
         if self._rate >= self.CEILING:
             self._rate, self._old_ceiling, self.active = self.CEILING, self.CEILING, False

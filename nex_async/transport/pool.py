@@ -28,7 +28,7 @@ from yarl import URL
 from .._version import __version__
 from ..config import Secret
 from ..errors import ClientClosed, ConfigError, NexError, Phase
-from .body import read_body
+from .body import read_body, read_error
 from .faults import AIOHTTP_FAILURES, failure_of
 from .limiter import KeyState
 from .sweeper import Sweeper
@@ -119,7 +119,8 @@ class SessionPool:
             timeout_ceil_threshold=_EXACT,
             ssl=True if self.ssl is None else self.ssl,
         )
-        connector._factory = functools.partial(_Connection, loop=asyncio.get_running_loop())
+        factory: Any = functools.partial(_Connection, loop=asyncio.get_running_loop())
+        connector._factory = factory
         return connector
 
     async def aclose(self) -> None:
@@ -334,8 +335,10 @@ class Binding:
             )
             phase = "body"
             status = received.status
-            cut = status >= 300
-            content = await read_body(received, MAX_ERROR_BODY if cut else tenant.max_body, cut=cut)
+            if 200 <= status < 300:
+                content = await read_body(received, tenant.max_body)
+            else:
+                content = await read_error(received, MAX_ERROR_BODY)
             return Reply(status, received.headers, content)
         except AIOHTTP_FAILURES as error:
             failure: NexError = failure_of(error, phase, waiting)

@@ -220,7 +220,11 @@ class ClientState:
             self._idle.append(waiter)
             await asyncio.wait([waiter], timeout=seconds)
         for task in [task for task in self.tasks if task is not this]:
-            task.get_loop().call_soon_threadsafe(task.cancel, _CLOSING)
+            task.get_loop().call_soon_threadsafe(self._end, task)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        if task in self.tasks:  # its call may have ended meanwhile, and the task is not ours to cancel
+            task.cancel(_CLOSING)
 
 
 _CLOSING = "nex_async client closed"
@@ -258,11 +262,11 @@ class Sender:
         state = self.state
         task = state.enter()
         binding: Binding | None = None
+        call: _Call | None = None
         failure: NexError
         try:
             binding = self.bind()
             keys, clock = binding.keys, binding.loop.time
-            call: _Call | None = None
             started = clock()
             total, timeout = settings.plans[route.deadline]
             outer = _outer_deadline.get()
@@ -298,6 +302,8 @@ class Sender:
                     return cast(T, None)
                 await asyncio.sleep(delay)
         except asyncio.CancelledError as cancelled:
+            if call is not None and call.binding.connections.sweeper.took(task):
+                raise call.overdue("the call's deadline passed during a wait") from call.last
             self._cancelled(cancelled, task, route, request)
             raise
         finally:
@@ -329,7 +335,7 @@ class _Call:
     """The bookkeeping of a call that is not plain: retried, limited, bounded from outside or listened to."""
 
     __slots__ = (
-        "attempts", "begun", "binding", "deadline", "maybe_sent", "policy", "request", "route", "sender", "settings",
+        "attempts", "begun", "binding", "deadline", "last", "maybe_sent", "policy", "request", "route", "sender", "settings",
         "started", "summary",
     )  # fmt: skip
 
@@ -353,6 +359,7 @@ class _Call:
         self.deadline = until
         self.begun = started
         self.attempts: list[Attempt] = []
+        self.last: NexError | None = None
         self.maybe_sent = False
         self.summary = summary_of(route, request)
 
@@ -364,14 +371,21 @@ class _Call:
             limit = keys.limits[self.route.group]
             if limit.active:
                 await limit.acquire(self.deadline)
+        except DeadlineExceeded as error:
+            raise self.overdue(error.message) from self.last
         except NexError as error:
-            raise self._described(error) from None
+            raise self._described(error) from self.last
         self.begun = clock()
         remaining = self.deadline - self.begun
         if remaining <= 0:
-            raise self._described(DeadlineExceeded("the deadline passed before the call could be sent"))
+            raise self.overdue("the deadline passed before the call could be sent") from self.last
         self._tell(self.settings.hooks.on_request, RequestDetails, len(self.attempts) + 1)
         return self.settings.attempt_timeout(self.route.deadline, remaining)
+
+    def overdue(self, message: str) -> NexError:
+        """Return the error of a call whose deadline passed between its attempts, or will pass before the next."""
+        reached = self.maybe_sent or isinstance(self.last, APIError)
+        return self._described(DeadlineExceeded(message, sent="maybe" if reached else "no"))
 
     def after_success(self, reply: wire.Reply) -> None:
         """Settle the key's state after a reply that was decoded."""
@@ -393,6 +407,8 @@ class _Call:
         if isinstance(error, NotFoundError) and self.route.method == "DELETE" and self.maybe_sent:
             return None  # an attempt whose reply was lost has deleted it
         self.maybe_sent = self.maybe_sent or _may_have_acted(error)
+        if not isinstance(error, DeadlineExceeded):
+            self.last = _describe(error, self.route, self.request)
         delay = self._verdict(error, number, now)
         self._note(error, now, delay)
         _log.info("retrying %s in %.2f s: attempt %d ended with %s", self.route.name, delay, number, _outcome(error))
@@ -409,6 +425,8 @@ class _Call:
             keys.latch.failed(now)
         elif isinstance(error, APIError):
             keys.latch.reset()
+            if error.status < 500:
+                keys.limits[self.route.group].succeeded(now)  # an answer, if not the one hoped for
 
     def _verdict(self, error: NexError, number: int, now: float) -> float:
         retry_after = error.retry_after if isinstance(error, APIError) else None
@@ -430,16 +448,19 @@ class _Call:
         if now + decision.delay + _MARGIN > self.deadline:
             if retry_after is not None:
                 self._raise(error, None, now)  # the server's own word tells the caller more than our deadline
-            self._raise(_too_late(error, decision.delay), error, now)
+            late = f"the call's deadline leaves no time for a retry in {decision.delay:.2f} s"
+            self._raise(self.overdue(late), error, now)
         if not self.binding.keys.budget.spend(decision.cost):
             self._raise(RetryBudgetExhausted("no retry: the key's retry budget is spent"), error, now)
         return decision.delay
 
     def _raise(self, error: NexError, cause: NexError | None, now: float) -> NoReturn:
         self._note(cause or error, now, None)
-        if cause is None:
-            raise self._described(error)
-        raise self._described(error) from self._described(cause)
+        if self.maybe_sent and isinstance(error, TransportError) and error.sent == "no":
+            error.sent = "maybe"  # an earlier attempt may have arrived
+        if cause is None and isinstance(error, DeadlineExceeded):
+            cause = self.last
+        raise self._described(error) from cause and self._described(cause)
 
     def _described(self, error: NexError) -> NexError:
         error.attempts = tuple(self.attempts)
@@ -479,11 +500,6 @@ def _may_have_acted(error: NexError) -> bool:
     if isinstance(error, (TransportError, DeadlineExceeded)):
         return error.sent == "maybe"
     return isinstance(error, APIError) and classify(error) == "fault"
-
-
-def _too_late(error: NexError, delay: float) -> NexError:
-    sent = error.sent if isinstance(error, TransportError) else "maybe"
-    return DeadlineExceeded(f"the call's deadline leaves no time for a retry in {delay:.2f} s", sent=sent)
 
 
 _HINTS = {

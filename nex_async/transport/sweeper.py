@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
 __all__ = ["Sweeper"]
+
+
+# Python 3.11 counts the cancellations of a task; before it, one of the user's at the very moment of ours is lost.
+_cancelling: Callable[[asyncio.Task[Any]], int] = getattr(asyncio.Task, "cancelling", lambda task: 0)
 
 
 class Sweeper:
@@ -16,28 +21,31 @@ class Sweeper:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._deadlines: dict[asyncio.Task[Any], float] = {}
-        self._expired: set[asyncio.Task[Any]] = set()
+        self._deadlines: dict[asyncio.Task[Any], tuple[float, int]] = {}
+        self._expired: dict[asyncio.Task[Any], int] = {}
         self._handle: asyncio.TimerHandle | None = None
         self._armed_for = inf
 
     def watch(self, task: asyncio.Task[Any], deadline: float) -> None:
         """Cancel `task` at `deadline` (the loop's time) unless it is forgotten before."""
-        self._deadlines[task] = deadline
+        # A task may clean up after a cancellation it has met: that one is not to be taken for a new one.
+        self._deadlines[task] = deadline, _cancelling(task)
         if deadline < self._armed_for:
             self._arm(deadline)
 
     def forget(self, task: asyncio.Task[Any]) -> None:
         """Let `task` be."""
         self._deadlines.pop(task, None)
+        if self._expired:
+            self._expired.pop(task, None)
 
     def took(self, task: asyncio.Task[Any]) -> bool:
         """Return whether a cancellation that just arrived in `task` was the sweeper's alone; ask once."""
-        if task not in self._expired:
+        before = self._expired.pop(task, None)
+        if before is None:
             return False
-        self._expired.discard(task)
-        uncancel = getattr(task, "uncancel", None)  # Python 3.11 counts cancellations
-        return uncancel is None or uncancel() == 0
+        uncancel = getattr(task, "uncancel", None)
+        return uncancel is None or uncancel() <= before
 
     def close(self) -> None:
         """Take the timer away."""
@@ -53,10 +61,9 @@ class Sweeper:
     def _sweep(self) -> None:
         self._armed_for, self._handle = inf, None
         now = self._loop.time()
-        due = [task for task, deadline in self._deadlines.items() if deadline <= now]
+        due = [task for task, (deadline, _) in self._deadlines.items() if deadline <= now]
         for task in due:
-            del self._deadlines[task]
-            self._expired.add(task)
+            self._expired[task] = self._deadlines.pop(task)[1]
             task.cancel()
         if self._deadlines:
-            self._arm(min(self._deadlines.values()))
+            self._arm(min(self._deadlines.values())[0])

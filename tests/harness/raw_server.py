@@ -105,9 +105,7 @@ class RawServer:
         return [seen.connection for seen in self.requests]
 
     async def __aenter__(self) -> RawServer:
-        self._server = await asyncio.start_server(
-            self._accept, "127.0.0.1", 0, limit=1 << 24, ssl=self.tls, backlog=256
-        )
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=1 << 24, ssl=self.tls, backlog=256)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -1,0 +1,26 @@
+"""Which handler answers which path outside the API: the control interface under `/_emulator/`, and pages for people."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from aiohttp import web
+
+from nex_async.emulator import control
+
+if TYPE_CHECKING:
+    from nex_async.emulator.server import Emulator
+
+__all__ = ["PAGES", "Page"]
+
+Page: TypeAlias = Callable[["Emulator", web.BaseRequest], Awaitable[web.StreamResponse]]
+"""Runs on the event loop; an `ApiError` it raises becomes the API's envelope. It sees every method of its path."""
+
+PAGES: dict[str, Page] = {
+    "/_emulator/switches": control.switches,
+    "/_emulator/faults": control.faults,
+    "/_emulator/requests": control.requests,
+    "/_emulator/restart": control.restart,
+}
+"""By exact path; only those under `/_emulator/` are closed to strangers (see `control.admit`)."""
