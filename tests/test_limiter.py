@@ -331,21 +331,60 @@ def test_a_cancelled_waiter_gives_his_slot_to_the_next() -> None:
 
 
 def test_a_slot_granted_to_a_cancelled_caller_is_given_back() -> None:
-    """A caller cancelled at the very moment his slot came does not use it up."""
+    """A caller cancelled in the very turn of the loop in which his slot came does not use it up."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for limit, period in ((WindowLimit(1, 60.0), 60.5), (learned(0.1), 10.0)):
+            started = loop.time()
+            await limit.acquire(FAR)
+            unlucky = asyncio.ensure_future(limit.acquire(FAR))
+            await asyncio.sleep(0)
+            next_one = asyncio.ensure_future(limit.acquire(FAR))
+            loop.call_at(started + period + 5e-10, unlucky.cancel)  # after the slot's own timer, before its caller runs
+            await next_one
+            assert unlucky.cancelled()
+            assert loop.time() - started <= period + 0.1
+
+    run_virtual(main())
+
+
+def test_the_line_is_as_long_as_those_who_stand_in_it() -> None:
+    """A waiter who left from the middle does not count for the newcomer's deadline."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         limit = WindowLimit(1, 60.0)
         await limit.acquire(FAR)
-        unlucky = asyncio.ensure_future(limit.acquire(FAR))
+        line = [asyncio.ensure_future(limit.acquire(FAR)) for _ in range(3)]
+        await asyncio.sleep(1.0)
+        line[1].cancel()
         await asyncio.sleep(0)
-        next_one = asyncio.ensure_future(limit.acquire(FAR))
-        await asyncio.sleep(0)
-        loop.call_at(loop.time() + 60.5 + 1e-7, unlucky.cancel)  # in the turn in which the slot comes
-        started = loop.time()
-        await next_one
-        assert unlucky.done()
-        assert loop.time() - started <= (61.0 if unlucky.cancelled() else 122.0)
+        newcomer = asyncio.ensure_future(limit.acquire(loop.time() + 182.0))
+        await asyncio.gather(newcomer, line[0], line[2])
+
+    run_virtual(main())
+
+
+def test_nobody_overtakes_the_line() -> None:
+    """A call that comes when a waiter's slot is due, but not yet taken, stands behind him."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for limit in (WindowLimit(2, 60.0), learned(1.0)):
+            order: list[str] = []
+
+            async def call(name: str, limit: Any = limit, order: list[str] = order) -> None:
+                await limit.acquire(FAR)
+                order.append(name)
+
+            await limit.acquire(FAR)
+            await limit.acquire(FAR)
+            first = asyncio.ensure_future(call("first"))
+            await asyncio.sleep(0)
+            loop._clock.now += 1000.0  # type: ignore[attr-defined]
+            await asyncio.gather(call("second"), first)
+            assert order == ["first", "second"]
 
     run_virtual(main())
 

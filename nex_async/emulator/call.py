@@ -10,7 +10,7 @@ import msgspec
 
 from nex_async.emulator.ids import parse_id
 
-__all__ = ["ApiError", "Call", "bad_request", "not_found"]
+__all__ = ["ApiError", "Call", "bad_request", "explain", "not_found"]
 
 _T = TypeVar("_T")
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
@@ -39,19 +39,21 @@ def not_found(what: str, name: str) -> ApiError:
 class Call:
     """The path parameters, the query and the raw body of one request."""
 
-    __slots__ = ("body", "path", "query")
+    __slots__ = ("body", "content_type", "path", "query")
 
     def __init__(self, path: Mapping[str, str], query: Mapping[str, str], body: bytes) -> None:
         self.path = path
         self.query = query
         self.body = body
+        self.content_type = "application/json"
+        """Of the reply; an operation may set another."""
 
     def decode(self, kind: type[_T]) -> _T:
         """Read the body as `kind`, or refuse it with a message that names the field."""
         try:
             value: _T = _decoder(cast(Hashable, kind)).decode(self.body)
         except msgspec.ValidationError as error:
-            raise bad_request(_explain(str(error))) from None
+            raise bad_request(explain(str(error))) from None
         except (msgspec.DecodeError, UnicodeError, ValueError) as error:
             raise bad_request(f"the body is not valid JSON: {error}") from None
         except RecursionError:
@@ -100,7 +102,7 @@ def _decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
 
 
-def _explain(message: str) -> str:
+def explain(message: str) -> str:
     """Turn "Expected `str`, got `int` - at `$.title`" into "title: expected `str`, got `int`"."""
     problem, found, place = message.rpartition(" - at `$")
     if not found:

@@ -3,7 +3,8 @@
 - `consolidation` merges insights of one type that say nearly the same into the oldest of them, which takes over their
   records and the highest confidence. Affected: the insights that went. Candidates: the groups.
 - `decay_sweep` takes a tenth off the confidence of insights older than 30 days, down to 0.1.
-- `pattern_detection` finds records with two and more insights of one type, and keeps each such pattern once.
+- `pattern_detection` finds records with two and more insights of one type, and keeps each such pattern once. Affected:
+  the insights behind the patterns. Candidates: the new patterns.
 - `playbook_synthesis` makes one rule from each type with patterns; a rule, too, is kept once.
 - `metrics` only counts.
 """
@@ -95,7 +96,8 @@ def _merge(store: Store, kept: int, others: list[int]) -> None:
             *(number, kept),
         )
         store.write(
-            "INSERT OR IGNORE INTO insight_records SELECT ?, record_id FROM insight_records WHERE insight_id = ?", kept, number
+            "INSERT OR IGNORE INTO insight_records SELECT ?, record_id FROM insight_records WHERE insight_id = ?",
+            *(kept, number),
         )
         store.write("DELETE FROM insight_records WHERE insight_id = ?", number)
         store.write("DELETE FROM insight_text WHERE rowid = ?", number)
@@ -115,31 +117,28 @@ def _decay(store: Store, dry_run: bool) -> _Counters:
 
 def _detect_patterns(store: Store, dry_run: bool) -> _Counters:
     found = store.rows(
-        "SELECT i.type, r.id, r.name, count(*), max(i.confidence) FROM insights i"
+        "SELECT i.type, r.id, r.name, json_group_array(i.id), max(i.confidence) FROM insights i"
         " JOIN insight_records l ON l.insight_id = i.id JOIN records r ON r.id = l.record_id"
         " GROUP BY i.type, r.id HAVING count(*) > 1 ORDER BY r.id, i.type"
     )
-    created = 0
-    for kind, record_id, name, count, confidence in found:
+    created, behind = 0, set[int]()
+    for kind, record_id, name, numbers, confidence in found:
+        behind.update(msgspec.json.decode(numbers))
         content = f"{name} shows {kind} again and again"
         created += _keep(store, dry_run, "pattern", kind, content, confidence, record_id)
-    return _Counters(_all_insights(store), sum(row[3] for row in found), created)
+    return _Counters(_all_insights(store), len(behind), created)
 
 
 def _synthesize(store: Store, dry_run: bool) -> _Counters:
-    found = store.rows(
-        "SELECT type, count(*), max(confidence) FROM knowledge WHERE kind = 'pattern' GROUP BY type ORDER BY type"
-    )
+    found = store.rows("SELECT type, max(confidence) FROM knowledge WHERE kind = 'pattern' GROUP BY type ORDER BY type")
     created = 0
-    for kind, _, confidence in found:
+    for kind, confidence in found:
         content = f"When {kind} shows up a second time, look at the record and act"
         created += _keep(store, dry_run, "playbook", kind, content, confidence, None)
     return _Counters(_all_insights(store), 0, created)
 
 
-def _keep(
-    store: Store, dry_run: bool, kind: str, type: str, content: str, confidence: float, record_id: int | None
-) -> int:
+def _keep(store: Store, dry_run: bool, kind: str, type: str, content: str, confidence: float, record_id: int | None) -> int:
     """Store what a job has learnt unless it is known already; return how many are new: 0 or 1."""
     known = store.row("SELECT 1 FROM knowledge WHERE kind = ? AND type = ? AND record_id IS ?", kind, type, record_id)
     if known is not None:

@@ -17,7 +17,7 @@ from nex_async.emulator.insights import Finding, store_insight
 from nex_async.emulator.records import change_record, make_record
 from nex_async.emulator.rows import StoredRow, ensure_keyed, find_row, matching_row
 from nex_async.emulator.schema import ObjectDefinition
-from nex_async.emulator.store import Store, to_json
+from nex_async.emulator.store import Emission, Store, to_json
 from nex_async.emulator.timestamps import format_moment
 
 __all__ = ["add_text", "get_artifact", "progress"]
@@ -148,8 +148,9 @@ def add_text(store: Store, call: Call) -> str:
     artifact_id, operation_id = store.new_id(), store.new_id()
     ingest = _Ingest(store)
     ingest.read(body.content)
-    for finding in ingest.findings:
-        store_insight(store, artifact_id, finding)
+    made = [store_insight(store, artifact_id, finding) for finding in ingest.findings]
+    if made:
+        store.emitted.append(Emission(artifact_id, operation_id, made))
     store.write(
         "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?)",
         *(artifact_id, operation_id, body.content, body.context or "", to_json(_result(store, ingest)), store.now()),

@@ -29,6 +29,7 @@ Keys = Mapping[str, frozenset[str] | None]
 """The scopes of each API key; None is all of them."""
 
 _JSON = {"Content-Type": "application/json"}
+_HTML = {"Content-Type": "text/html; charset=utf-8"}
 _ROUTER = Router(routes.ALL)
 
 _logger = logging.getLogger("nex_async.emulator")
@@ -65,7 +66,7 @@ class Dispatcher:
         _check_scope(route, scopes)
         call = Call(dict(zip(route.params, values, strict=True)), request.query, await _read_body(request))
         body = await self._database.run(_carry_out, _operation(route), self._store, call)
-        return web.Response(status=route.status, body=body, headers=_JSON if body else None)
+        return web.Response(status=route.status, body=body, headers=_type_of(body))
 
     def _scopes(self, request: web.BaseRequest) -> frozenset[str] | None:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
@@ -96,6 +97,11 @@ def _operation(route: AnyRoute) -> Operation:
     if operation is None:
         raise ApiError(404, f"{route.name} is not available in this emulator")
     return operation
+
+
+def _type_of(body: bytes) -> dict[str, str] | None:
+    """Return the header that names the type of a body: no JSON begins like a page."""
+    return (_HTML if body.startswith(b"<") else _JSON) if body else None
 
 
 async def _read_body(request: web.BaseRequest) -> bytes:

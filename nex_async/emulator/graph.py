@@ -59,7 +59,10 @@ def get_graph(store: Store, call: Call) -> str:
     if form not in ("json", "html"):
         raise bad_request("format must be json or html")
     text = to_json(_assemble(store, limit))
-    return _page(text) if form == "html" else text
+    if form == "json":
+        return text
+    call.content_type = "text/html; charset=utf-8"
+    return _page(text)
 
 
 def _page(graph: str) -> str:
@@ -74,7 +77,8 @@ def _assemble(store: Store, limit: int) -> _Json:
     oldest = int(nodes[-1]["id"]) if nodes else 2**63 - 1
     insights = _insights(store, oldest)
     learnt = _knowledge(store, oldest)
-    context_edges = [*_between_records(insights), *_to_records(insights), *_between_insights(insights), *_learnt(learnt, insights)]
+    told = [*_between_records(insights), *_to_records(insights), *_between_insights(insights)]
+    context_edges = [*told, *_learnt(learnt, insights)]
     return {
         "nodes": nodes,
         "edges": _edges(store, oldest),
@@ -140,7 +144,8 @@ def _insights(store: Store, oldest: int) -> list[_Insight]:
     for number, kind, content, confidence, record_id, name in store.rows(
         "SELECT i.id, i.type, i.content, i.confidence, r.id, r.name FROM insights i"
         " JOIN insight_records l ON l.insight_id = i.id JOIN records r ON r.id = l.record_id"
-        " WHERE i.id IN (SELECT insight_id FROM insight_records WHERE record_id >= ?) ORDER BY i.id DESC, r.id",
+        " WHERE i.id IN (SELECT insight_id FROM insight_records WHERE record_id >= ?)"
+        f" AND {store.hidden_condition('i.artifact_id')} ORDER BY i.id DESC, r.id",
         oldest,
     ):
         insight = found.setdefault(number, _Insight(number, kind, content, confidence, []))
@@ -159,8 +164,8 @@ def _position(content: str, name: str) -> int:
 
 def _knowledge(store: Store, oldest: int) -> list[tuple[Any, ...]]:
     return store.rows(
-        "SELECT k.id, k.type, k.content, k.confidence, k.record_id FROM knowledge k LEFT JOIN records r ON r.id = k.record_id"
-        " WHERE k.record_id IS NULL OR r.id >= ? ORDER BY k.id DESC",
+        "SELECT k.id, k.type, k.content, k.confidence, k.record_id FROM knowledge k"
+        " LEFT JOIN records r ON r.id = k.record_id WHERE k.record_id IS NULL OR r.id >= ? ORDER BY k.id DESC",
         oldest,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FIRST_ID", "IdIssuer", "parse_id"]
+__all__ = ["FIRST_ID", "IdIssuer", "moment_of", "parse_id"]
 
 FIRST_ID = 20_000_000_000_000_001
 """Above 2**53 and odd, so that a reader that goes through a float fails loudly."""
@@ -20,6 +20,11 @@ class IdIssuer:
         """Return the next id; `now` is in microseconds since 1970."""
         self._last = max(self._last + 2, now * _PER_MICROSECOND | 1)
         return self._last
+
+
+def moment_of(number: int) -> int:
+    """Return when an id was issued, in microseconds since 1970; a little late for one of very many at once."""
+    return number // _PER_MICROSECOND
 
 
 def parse_id(text: str) -> int | None:

@@ -44,7 +44,8 @@ def list_insights(store: Store, call: Call) -> str:
     start, end = _window(store, call)
     # An insight covers its whole shown second up to its exact moment: a window cut at either still holds it.
     rows = store.rows(
-        f"SELECT {_FIELDS} FROM insights WHERE created_at >= ? AND created_at < ? ORDER BY id DESC LIMIT ?",
+        f"SELECT {_FIELDS} FROM insights WHERE created_at >= ? AND created_at < ?"
+        f" AND {store.hidden_condition('artifact_id')} ORDER BY id DESC LIMIT ?",
         *(start, (end // MICROSECONDS + 1) * MICROSECONDS, limit),
     )
     return to_json({"data": [_render(store, row) for row in rows]})

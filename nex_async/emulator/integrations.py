@@ -35,7 +35,8 @@ _SERVICES: dict[tuple[str, str], tuple[str, str]] = {
 def list_integrations(store: Store, call: Call) -> str:
     """`GET /v1/integrations`: a bare array of every service, with its connections oldest first."""
     connections: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for number, kind, provider, identifier in store.rows("SELECT id, type, provider, identifier FROM connections ORDER BY id"):
+    rows = store.rows("SELECT id, type, provider, identifier FROM connections ORDER BY id")
+    for number, kind, provider, identifier in rows:
         row = {"id": number, "status": "active", "identifier": identifier}
         connections.setdefault((kind, provider), []).append(row)
     return to_json([_render(pair, connections.get(pair, [])) for pair in _SERVICES])

@@ -59,7 +59,7 @@ def list_feed(store: Store, call: Call) -> str:
         return to_json({"items": []})
     rows = store.rows(
         f"SELECT id, type, content, created_at FROM insights WHERE type IN ({', '.join('?' * len(_ALERTING))})"
-        " AND created_at >= ? ORDER BY id DESC LIMIT ?",
+        f" AND created_at >= ? AND {store.hidden_condition('artifact_id')} ORDER BY id DESC LIMIT ?",
         *(*_ALERTING, since, limit),
     )
     return to_json({"items": [_render_alert(store, row) for row in rows]})
@@ -147,7 +147,8 @@ def _schedule(prompt: str) -> str:
 
 def list_rules(store: Store, call: Call) -> str:
     """`GET /v1/notifications/custom`: oldest first."""
-    return to_json({"rules": [_render_rule(row) for row in store.rows(f"SELECT {_RULE} FROM notification_rules ORDER BY id")]})
+    rows = store.rows(f"SELECT {_RULE} FROM notification_rules ORDER BY id")
+    return to_json({"rules": [_render_rule(row) for row in rows]})
 
 
 def get_rule(store: Store, call: Call) -> str:

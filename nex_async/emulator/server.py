@@ -90,6 +90,7 @@ class Emulator:
             await database.open()
             store = await database.run(_open_store, self._clock, self._processing_delay)
             self._runner = await self._listen(Dispatcher(database, store, self._keys))
+            store.origin = self.url.removesuffix(PREFIX)
         except BaseException:
             self._database = None
             await database.aclose()

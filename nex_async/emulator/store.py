@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from nex_async.emulator.schema import Schema, load_schema
 from nex_async.emulator.tables import largest_id
 from nex_async.emulator.timestamps import MICROSECONDS
 
-__all__ = ["Row", "Store", "to_json"]
+__all__ = ["Emission", "Row", "Store", "to_json"]
 
 Row = tuple[Any, ...]
 
@@ -25,6 +26,15 @@ def to_json(value: Any) -> str:
     return _encoder.encode(value).decode()
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Emission:
+    """The insights one operation of the AI has made of an artifact."""
+
+    artifact_id: int
+    operation_id: int
+    insight_ids: list[int]
+
+
 class Store:
     """The open workspace."""
 
@@ -34,6 +44,9 @@ class Store:
         self._clock = clock
         self._ids = IdIssuer(largest_id(connection))
         self._schema: Schema | None = None
+        self.emitted: list[Emission] = []
+        """The batches the operation under way makes; the stream gets them after the commit."""
+        self._hidden: dict[int, Callable[[], bool]] = {}
         self.workspace_id = self._mark("workspace_id")
         self.token_id = self._mark("token_id")
         """The id of whoever writes: the API does not tell keys of a workspace apart."""
@@ -64,6 +77,15 @@ class Store:
     def write(self, sql: str, *values: Any) -> int:
         """Run a statement and return how many rows it changed."""
         return self.connection.execute(sql, values).rowcount
+
+    def hide(self, artifact_id: int, while_: Callable[[], bool]) -> None:
+        """Keep the insights of an artifact out of every listing for as long as `while_` says."""
+        self._hidden[artifact_id] = while_
+
+    def hidden_condition(self, column: str) -> str:
+        """Return the SQL that leaves out what is hidden; `column` holds artifact ids."""
+        self._hidden = {number: while_ for number, while_ in self._hidden.items() if while_()}
+        return f"{column} NOT IN ({', '.join(map(str, self._hidden))})" if self._hidden else "1"
 
     @property
     def schema(self) -> Schema:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
+from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 
-__all__ = ["MICROSECONDS", "format_moment", "parse_duration", "parse_moment"]
+__all__ = ["MICROSECONDS", "format_moment", "parse_duration", "parse_moment", "timestamps_in"]
 
 MICROSECONDS = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -16,13 +19,29 @@ _UNITS = {"ns": 0.001, "us": 1.0, "µs": 1.0, "ms": 1e3, "s": 1e6, "m": 6e7, "h"
 _LONGEST = 2**63 / 1000
 
 
+_nanoseconds: ContextVar[bool] = ContextVar("nanoseconds", default=False)
+
+
+@contextlib.contextmanager
+def timestamps_in(unit: str) -> Iterator[None]:
+    """Let `format_moment` write `whole` seconds or `nanoseconds` for a while."""
+    token = _nanoseconds.set(unit == "nanoseconds")
+    try:
+        yield
+    finally:
+        _nanoseconds.reset(token)
+
+
 @lru_cache(maxsize=8192)
 def _format_second(second: int) -> str:
     return (_EPOCH + timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def format_moment(moment: int) -> str:
-    """Return an RFC 3339 timestamp in whole seconds, such as `2026-03-02T08:00:00Z`."""
+    """Return an RFC 3339 timestamp in whole seconds, such as `2026-03-02T08:00:00Z`, or as `timestamps_in` says."""
+    if _nanoseconds.get():
+        second, fraction = divmod(moment, MICROSECONDS)
+        return f"{_format_second(second)[:-1]}.{fraction:06d}{moment % 997:03d}Z"
     return _format_second(moment // MICROSECONDS)
 
 

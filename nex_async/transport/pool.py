@@ -21,7 +21,6 @@ from collections.abc import Callable
 from typing import Any, Literal, NoReturn, TypeAlias
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -29,6 +28,7 @@ from .._version import __version__
 from ..config import Secret
 from ..errors import ClientClosed, ConfigError, NexError, Phase
 from .body import read_body, read_error
+from .connection import Connection
 from .faults import AIOHTTP_FAILURES, failure_of
 from .limiter import KeyState
 from .sweeper import Sweeper
@@ -86,6 +86,8 @@ class SessionPool:
         self._sets: dict[int, _ConnectionSet] = {}
         self._closed = False
         _pools.add(self)
+        # Not `__del__`: the collector may finalise what a pool holds before the pool itself, and aiohttp would warn of each.
+        weakref.finalize(self, _release, self._sets)
 
     @property
     def closed(self) -> bool:
@@ -119,14 +121,15 @@ class SessionPool:
             timeout_ceil_threshold=_EXACT,
             ssl=True if self.ssl is None else self.ssl,
         )
-        factory: Any = functools.partial(_Connection, loop=asyncio.get_running_loop())
+        factory: Any = functools.partial(Connection, loop=asyncio.get_running_loop())
         connector._factory = factory
         return connector
 
     async def aclose(self) -> None:
         """Close every connection. Idempotent; safe to call from several tasks. Calls in flight end with `ClientClosed`."""
         self._closed = True
-        sets, self._sets = list(self._sets.values()), {}
+        sets = list(self._sets.values())
+        self._sets.clear()
         for found in sets:
             if found.loop is asyncio.get_running_loop():
                 await found.close()
@@ -147,23 +150,15 @@ class SessionPool:
     def __repr__(self) -> str:
         return f"<SessionPool max_connections={self.max_connections}{' closed' if self._closed else ''}>"
 
-    def __del__(self) -> None:
-        sets = getattr(self, "_sets", None)
-        if not sets:
-            return
-        self._sets = {}
+
+def _release(sets: dict[int, _ConnectionSet]) -> None:
+    """Let go of what a pool held that was dropped, or was still open when the interpreter ends."""
+    held = list(sets.values())
+    sets.clear()
+    for found in held:
+        found.drop()
+    if held:
         warnings.warn("a nex_async SessionPool was never closed; use `async with` or `await x.aclose()`", ResourceWarning, 2)
-        for found in sets.values():
-            found.drop()
-
-
-class _Connection(ResponseHandler):
-    """One connection, which is not taken from the pool again once its server has sent what nobody asked for."""
-
-    def is_connected(self) -> bool:
-        if self._buffer:
-            self.close()
-        return super().is_connected()
 
 
 def _positive(name: str, value: object) -> None:
@@ -281,7 +276,7 @@ def _after_fork_in_child() -> None:
     """A forked child must not touch the parent's connections: they are kept, unused, for as long as the child lives."""
     for pool in list(_pools):
         _abandoned.extend(found.abandon() for found in pool._sets.values())
-        pool._sets = {}
+        pool._sets.clear()
     Tenant.generation += 1
 
 

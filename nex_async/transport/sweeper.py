@@ -36,8 +36,6 @@ class Sweeper:
     def forget(self, task: asyncio.Task[Any]) -> None:
         """Let `task` be."""
         self._deadlines.pop(task, None)
-        if self._expired:
-            self._expired.pop(task, None)
 
     def took(self, task: asyncio.Task[Any]) -> bool:
         """Return whether a cancellation that just arrived in `task` was the sweeper's alone; ask once."""

@@ -142,16 +142,17 @@ async def test_n03_a_dead_address_beside_a_live_one_does_not_matter() -> None:
             assert (await nex.tasks.get("1")).id == "1"
 
 
-def test_n04_a_black_hole_times_out_while_connecting() -> None:
-    """Packets that vanish end the attempt after exactly the 5 s a connection may take, unsent."""
+@pytest.mark.parametrize(("limits", "seconds"), [({}, 5.0), ({"timeout": Timeouts(connect=7.3)}, 7.3)])
+def test_n04_a_black_hole_times_out_while_connecting(limits: dict[str, Any], seconds: float) -> None:
+    """Packets that vanish end the attempt after exactly the time a connection may take (5 s), unsent."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        async with Nex(KEY, base_url="http://127.0.0.1:9", retry=ONCE) as nex:
+        async with Nex(KEY, base_url="http://127.0.0.1:9", retry=ONCE, **limits) as nex:
             started = loop.time()
             error = await failure(nex.tasks.create("x"), Timeout)
             assert (error.phase, error.sent) == ("connect", "no")
-            assert loop.time() - started == pytest.approx(5.0, abs=0.05)
+            assert loop.time() - started == pytest.approx(seconds, abs=0.05)
 
     run_virtual(main())
 
