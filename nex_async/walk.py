@@ -20,7 +20,9 @@ Kind: TypeAlias = Literal["offset", "cursor", "single"]
 Position: TypeAlias = "int | str | None"
 """Where a page begins: an offset, a cursor, or None for the first page of a cursor listing."""
 
-_REMEMBERED_IDS = 20_000
+_REMEMBERED_IDS = 4_000
+"""Rows an insert may push onto a later page and still be recognised. More would keep more of the past in memory, out of the
+processor's cache: 20 000 cost a third more for each row."""
 _MOST_REPEATS = 8
 """How often a page of a changing listing may come again, with nothing new between, before the server is disbelieved."""
 
@@ -62,7 +64,7 @@ class Walk(Generic[T]):
         self._last_ids: list[str] = []
         self._grown = 0
         self._seen: set[str] = set()
-        self._recent: deque[set[str]] = deque()
+        self._recent: deque[list[str]] = deque()
 
     def take(self, rows: Rows[T]) -> list[T]:
         """Account for the page at `position`, move on, and return its rows without those that came before.
@@ -153,32 +155,39 @@ class Walk(Generic[T]):
         if ids and ids == self._last_ids:
             self._met_again(len(ids))
         self._last_ids = ids
-        fresh = rows
-        page = set(ids)
-        if len(page) < len(ids) or not page.isdisjoint(self._seen):
-            fresh = self._one_by_one(rows, ids)
-        self._remember(page)
-        return fresh
+        return self._fresh(rows, ids)
 
     def _met_again(self, count: int) -> None:
         """Refuse the same page twice in a row, unless as many rows were inserted before it as it holds."""
         if self._grown < count:
             raise PaginationError("the server sends the same page again, whatever the offset")
 
+    def _fresh(self, rows: list[T], ids: list[str]) -> list[T]:
+        # The usual page is all new, which the growth of the set proves without a look at each row.
+        known = len(self._seen)
+        self._seen.update(ids)
+        if len(self._seen) - known < len(ids):
+            self._seen = set().union(*self._recent)
+            rows = self._one_by_one(rows, ids)
+        self._recent.append(ids)
+        if len(self._seen) > _REMEMBERED_IDS:
+            self._forget()
+        return rows
+
     def _one_by_one(self, rows: list[T], ids: list[str]) -> list[T]:
         fresh: list[T] = []
-        here: set[str] = set()
         for row, row_id in zip(rows, ids, strict=True):
-            if row_id not in self._seen and row_id not in here:
-                here.add(row_id)
+            if row_id not in self._seen:
+                self._seen.add(row_id)
                 fresh.append(row)
         return fresh
 
-    def _remember(self, page: set[str]) -> None:
-        self._seen |= page
-        self._recent.append(page)
-        while len(self._seen) > _REMEMBERED_IDS and len(self._recent) > 1:
-            self._seen -= self._recent.popleft()
+    def _forget(self) -> None:
+        """Keep the ids of the newest pages only: half of what may be remembered, but a page at least."""
+        held = sum(map(len, self._recent))
+        while held > _REMEMBERED_IDS // 2 and len(self._recent) > 1:
+            held -= len(self._recent.popleft())
+        self._seen = set().union(*self._recent)
 
 
 class StableWalk(Walk[T]):
@@ -237,8 +246,8 @@ class StableWalk(Walk[T]):
         if self._repeats >= _MOST_REPEATS:
             raise PaginationError("the server sends the same page again, whatever the offset")
 
-    def _remember(self, page: set[str]) -> None:
-        self._seen |= page
+    def _fresh(self, rows: list[T], ids: list[str]) -> list[T]:
+        return self._one_by_one(rows, ids)
 
     @property
     def missing(self) -> bool:

@@ -18,12 +18,17 @@ _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
 class ApiError(Exception):
-    """An answer other than success: the status and the message of the envelope."""
+    """An answer other than success: the status, the message of the envelope, further headers."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(
+        self, status: int, message: str, headers: Mapping[str, str] | None = None, *, is_bare: bool = False
+    ) -> None:
         super().__init__(status, message)
         self.status = status
         self.message = message
+        self.headers = headers
+        self.is_bare = is_bare
+        """Whether the body stays empty."""
 
 
 def bad_request(message: str) -> ApiError:

@@ -1,23 +1,40 @@
-"""The way of a request: key, route, scope, body, operation, reply. Every request passes here, and only here."""
+"""The way of a request: key, route, fault, scope, limit, body, operation, reply. Every call of the API passes here."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
 import logging
+import random
 import sqlite3
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from email.utils import formatdate
+from math import ceil
+from typing import TypeAlias, TypeVar
 
-import msgspec
 from aiohttp import web
 
 from nex_async import routes
 from nex_async.emulator.call import ApiError, Call, bad_request
+from nex_async.emulator.drift import reshape
+from nex_async.emulator.enrichment import Batch, read_batch
+from nex_async.emulator.faults import Fault, Faults, preset
+from nex_async.emulator.ids import moment_of, parse_id
+from nex_async.emulator.limits import RateLimiter
+from nex_async.emulator.misbehaviour import misbehave
 from nex_async.emulator.operations import OPERATIONS, Operation
+from nex_async.emulator.replies import Reply, envelope_of
+from nex_async.emulator.request_log import Entry, RequestLog
 from nex_async.emulator.router import AnyRoute, Router
 from nex_async.emulator.store import Store
+from nex_async.emulator.stream import InsightStream
+from nex_async.emulator.switches import Settings, Switches
+from nex_async.emulator.timestamps import MICROSECONDS, timestamps_in
 from nex_async.storage import Database
 
-__all__ = ["LARGEST_BODY", "PREFIX", "Dispatcher", "Keys"]
+__all__ = ["LARGEST_BODY", "PREFIX", "Bench", "Dispatcher", "Keys", "error_reply", "key_of", "read_body"]
 
 PREFIX = "/api/developers"
 LARGEST_BODY = 10 * 1024 * 1024
@@ -25,71 +42,211 @@ LARGEST_BODY = 10 * 1024 * 1024
 
 _MOST_DISCARDED = 8 * LARGEST_BODY
 
-Keys = Mapping[str, frozenset[str] | None]
+Keys: TypeAlias = Mapping[str, "frozenset[str] | None"]
 """The scopes of each API key; None is all of them."""
 
-_JSON = {"Content-Type": "application/json"}
-_HTML = {"Content-Type": "text/html; charset=utf-8"}
+_T = TypeVar("_T")
+_Outcome: TypeAlias = "Reply | web.StreamResponse | None"
+"""A reply to send, a stream that is over, or None for a connection that was broken."""
+
 _ROUTER = Router(routes.ALL)
 
 _logger = logging.getLogger("nex_async.emulator")
 
 
-class Dispatcher:
-    """Answers requests from an open workspace."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bench:
+    """What can be turned and read while the server runs, and outlives a restart."""
 
-    def __init__(self, database: Database, store: Store, keys: Keys) -> None:
+    switches: Switches
+    faults: Faults
+    requests: RequestLog
+    limiter: RateLimiter
+    stream: InsightStream
+    clock: Callable[[], float]
+
+
+@dataclasses.dataclass(slots=True)
+class _Visit:
+    """One request on its way."""
+
+    request: web.BaseRequest
+    entry: Entry
+    key: str
+    route: AnyRoute | None
+    values: list[str]
+    settings: Settings
+    body: bytes | None = None
+    fault: Fault | None = None
+
+    @property
+    def call(self) -> Call:
+        """The request as its operation sees it."""
+        params = self.route.params if self.route is not None else ()
+        return Call(dict(zip(params, self.values, strict=True)), self.request.query, self.body or b"")
+
+
+class Dispatcher:
+    """Answers calls of the API from an open workspace."""
+
+    def __init__(self, database: Database, store: Store, keys: Keys, bench: Bench) -> None:
         self._database = database
         self._store = store
         self._keys = keys
+        self._bench = bench
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Return the reply to a request, whatever happens on the way."""
-        try:
-            return await self._answer(request)
-        except ApiError as error:
-            await _discard_body(request)
-            return _envelope(error.status, error.message)
-        except ConnectionError:  # the client left in the middle of its body; nobody will read this
-            return _envelope(400, "the connection was lost")
-        except Exception:
-            _logger.exception("%s %s failed", request.method, request.rel_url.raw_path)
-            return _envelope(500, "internal error of the emulator; its log says more")
-
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.rel_url.raw_path
-        if not path.startswith(PREFIX + "/"):
-            raise ApiError(404, f"no such path: {path[:200]}")
-        scopes = self._scopes(request)
-        found, values = _ROUTER.find(path[len(PREFIX) :])
-        route = _route(found, request.method, path)
-        _check_scope(route, scopes)
-        call = Call(dict(zip(route.params, values, strict=True)), request.query, await _read_body(request))
-        body = await self._database.run(_carry_out, _operation(route), self._store, call)
-        return web.Response(status=route.status, body=body, headers=_type_of(body))
+        found, values = _ROUTER.find(path[len(PREFIX) :]) if path.startswith(PREFIX + "/") else ({}, [])
+        route, key, bench = found.get(request.method), key_of(request), self._bench
+        name = "" if route is None else route.name
+        entry = bench.requests.begin(name, request.method, path, request.rel_url.raw_query_string, key)
+        visit = _Visit(request, entry, key, route, values, bench.switches.settings)
+        try:
+            outcome = await self._attend(visit, found)
+        except Exception as error:
+            outcome = error_reply(error, request)
+        if isinstance(outcome, Reply) and visit.body is None:
+            await _discard_body(request)
+        self._note(visit, outcome)
+        if isinstance(outcome, web.StreamResponse):
+            return outcome
+        return web.Response() if outcome is None else outcome.response()
 
-    def _scopes(self, request: web.BaseRequest) -> frozenset[str] | None:
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        key = key.strip()
-        if scheme.lower() != "bearer" or not key:
+    def _note(self, visit: _Visit, outcome: _Outcome) -> None:
+        self._bench.requests.end(
+            visit.entry,
+            status=0 if outcome is None else outcome.status,
+            received=len(visit.body or b""),
+            sent=len(outcome.body) if isinstance(outcome, Reply) else 0,
+            fault="" if visit.fault is None else visit.fault.kind,
+        )
+
+    async def _attend(self, visit: _Visit, found: Mapping[str, AnyRoute]) -> _Outcome:
+        request, path = visit.request, visit.entry.path
+        if path.startswith(PREFIX + "/"):
+            self._check_key(visit.key)
+        if visit.route is None:
+            raise _no_route(found, request.method, path)
+        try:
+            settings = visit.settings = self._bench.switches.of(request.headers)
+        except ValueError as error:
+            raise bad_request(str(error)) from None
+        if settings.trailing_slash == "redirect" and path.endswith("/"):
+            query = f"?{visit.entry.query}" if visit.entry.query else ""
+            return Reply(308, b"", {"Location": path.rstrip("/") + query})
+        if settings.latency[1]:
+            await asyncio.sleep(random.Random(visit.entry.number).uniform(*settings.latency))
+        fault = visit.fault = self._draw(visit, visit.route)
+        if fault is None:
+            return await self._perform(visit, visit.route)
+        return await self._perform_badly(visit, visit.route, fault)
+
+    def _check_key(self, key: str) -> None:
+        if not key:
             raise ApiError(401, "missing API key: send Authorization: Bearer sk-...")
         if key not in self._keys:
             raise ApiError(401, "invalid API key")
-        return self._keys[key]
+
+    def _draw(self, visit: _Visit, route: AnyRoute) -> Fault | None:
+        def fits(fault: Fault) -> bool:
+            return fault.kind != "read_lag" or (route.method == "GET" and self._is_new(visit.values, fault))
+
+        struck = self._bench.faults.draw("request", route.name, fits)
+        if struck is None:
+            struck = preset(visit.settings.faults, "request", route.name, seed=visit.entry.number)
+            return struck if struck is not None and fits(struck) else None
+        return struck
+
+    def _is_new(self, values: list[str], fault: Fault) -> bool:
+        """Whether what a path names was made less than the fault's seconds ago; ids tell their time."""
+        ids = (parse_id(value.lstrip("job")) for value in values)
+        since = (self._bench.clock() - fault.longest()) * MICROSECONDS
+        return any(number is not None and moment_of(number) > since for number in ids)
+
+    async def _perform_badly(self, visit: _Visit, route: AnyRoute, fault: Fault) -> _Outcome:
+        faults, request = self._bench.faults, visit.request
+        if fault.kind == "read_lag":
+            raise ApiError(404, f"{route.name}: not found yet (a fault on demand)")
+        if fault.kind == "late" or (route is routes.STREAM_INSIGHTS and fault.kind == "delay"):
+            visit.body = await read_body(request)
+            await faults.hold(fault)
+            return await self._perform(visit, route, undo=not fault.applies)
+        reply: _Outcome = None
+        if fault.applies or fault.needs_reply:
+            try:
+                reply = await self._perform(visit, route, undo=not fault.applies)
+            except ApiError as error:
+                reply = error_reply(error, request)
+        wanted = reply if fault.needs_reply and isinstance(reply, Reply) else None
+        return await misbehave(request, fault, wanted, faults)
+
+    async def _perform(self, visit: _Visit, route: AnyRoute, *, undo: bool = False) -> Reply | web.StreamResponse:
+        settings = visit.settings
+        self._check_scope(route, self._keys[visit.key], settings)
+        self._check_limit(visit.key, route, settings)
+        if route is routes.STREAM_INSIGHTS:
+            return await self._bench.stream.answer(visit.request, settings, self.run)
+        operation = _operation(route)
+        if visit.body is None:
+            visit.body = await read_body(visit.request)
+        lag = self._bench.faults.draw("visibility", route.name) if route is routes.ADD_TEXT else None
+        work = _Work(route, operation, visit.call, settings, undo, None if lag is None else lag.lasting(self._bench.clock))
+        try:
+            body, batches = await self._database.run(_carry_out, self._store, work)
+        except _Undone as undone:
+            body, batches = undone.body, []
+        for batch in batches:  # only now: the transaction was committed
+            self._bench.stream.publish(batch)
+        return Reply(route.status, body, {"Content-Type": work.call.content_type} if body else None)
+
+    async def run(self, function: Callable[[Store], _T]) -> _T:
+        """Call a function with the store, on the database's thread, as one transaction."""
+        return await self._database.run(lambda connection: function(self._store))
+
+    def _check_scope(self, route: AnyRoute, scopes: frozenset[str] | None, settings: Settings) -> None:
+        if scopes is None or settings.scope_map == "off":
+            return
+        needed = route.scopes[-1 if settings.scope_map == "official_guide" else 0]
+        if needed not in scopes:
+            raise ApiError(403, f"the API key lacks the scope {needed}, which {route.name} needs")
+
+    def _check_limit(self, key: str, route: AnyRoute, settings: Settings) -> None:
+        wait = self._bench.limiter.admit(key, route.group, settings.rate_limits)
+        if wait <= 0:
+            return
+        headers = {}
+        if settings.retry_after == "seconds":
+            headers["Retry-After"] = str(ceil(wait))
+        elif settings.retry_after == "date":  # by the clock the Date header goes by
+            headers["Retry-After"] = formatdate(ceil(time.time() + wait), usegmt=True)
+        message = f"rate limit exceeded for {route.name} ({settings.rate_limits}): try again in {ceil(wait)} s"
+        raise ApiError(429, message, headers, is_bare=settings.rate_limit_body == "empty")
 
 
-def _route(found: Mapping[str, AnyRoute], method: str, path: str) -> AnyRoute:
+def key_of(request: web.BaseRequest) -> str:
+    """Return the API key a request brings, "" for none."""
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def error_reply(error: Exception, request: web.BaseRequest) -> Reply:
+    """Return the reply for an error on the way, and log it if it is a bug."""
+    if isinstance(error, ApiError):
+        if error.is_bare:
+            return Reply(error.status, b"", error.headers)
+        return envelope_of(error.status, error.message, error.headers)
+    if isinstance(error, ConnectionError):  # the client left in the middle of its body; nobody will read this
+        return envelope_of(400, "the connection was lost")
+    _logger.error("%s %s failed", request.method, request.rel_url.raw_path, exc_info=error)
+    return envelope_of(500, "internal error of the emulator; its log says more")
+
+
+def _no_route(found: Mapping[str, AnyRoute], method: str, path: str) -> ApiError:
     if not found:
-        raise ApiError(404, f"no such path: {path[:200]}")
-    if method not in found:
-        raise ApiError(405, f"method {method} is not allowed here; allowed: {', '.join(sorted(found))}")
-    return found[method]
-
-
-def _check_scope(route: AnyRoute, scopes: frozenset[str] | None) -> None:
-    needed = route.scopes[0]
-    if scopes is not None and needed not in scopes:
-        raise ApiError(403, f"the API key lacks the scope {needed}, which {route.name} needs")
+        return ApiError(404, f"no such path: {path[:200]}")
+    return ApiError(405, f"method {method} is not allowed here; allowed: {', '.join(sorted(found))}")
 
 
 def _operation(route: AnyRoute) -> Operation:
@@ -99,12 +256,8 @@ def _operation(route: AnyRoute) -> Operation:
     return operation
 
 
-def _type_of(body: bytes) -> dict[str, str] | None:
-    """Return the header that names the type of a body: no JSON begins like a page."""
-    return (_HTML if body.startswith(b"<") else _JSON) if body else None
-
-
-async def _read_body(request: web.BaseRequest) -> bytes:
+async def read_body(request: web.BaseRequest) -> bytes:
+    """Return the whole body of a request, or refuse it."""
     if not request.can_read_body:
         return b""
     if (request.content_length or 0) > LARGEST_BODY:
@@ -128,13 +281,43 @@ async def _discard_body(request: web.BaseRequest) -> None:
             left -= len(await request.content.readany())
 
 
-def _carry_out(connection: sqlite3.Connection, operation: Operation, store: Store, call: Call) -> bytes:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Work:
+    """What the database's thread is to do for a request."""
+
+    route: AnyRoute
+    operation: Operation
+    call: Call
+    settings: Settings
+    undo: bool
+    hidden: Callable[[], bool] | None
+
+
+class _Undone(Exception):
+    def __init__(self, body: bytes) -> None:
+        super().__init__()
+        self.body = body
+
+
+def _carry_out(connection: sqlite3.Connection, store: Store, work: _Work) -> tuple[bytes, list[Batch]]:
+    store.emitted = []
     try:
-        return operation(store, call).encode()
+        body = _operate(store, work).encode()
     except UnicodeEncodeError:
         raise bad_request("text with half a surrogate pair is not UTF-8") from None
+    if work.undo:
+        raise _Undone(body)
+    batches = [read_batch(store, emission) for emission in store.emitted]
+    if work.hidden is not None:
+        for emission in store.emitted:
+            store.hide(emission.artifact_id, work.hidden)
+    return body, batches
 
 
-def _envelope(status: int, message: str) -> web.Response:
-    body = msgspec.json.encode({"code": status, "message": message.encode(errors="replace").decode()})
-    return web.Response(status=status, body=body, headers=_JSON)
+def _operate(store: Store, work: _Work) -> str:
+    settings = work.settings
+    if settings.timestamps == "whole" and not settings.reshapes:
+        return work.operation(store, work.call)
+    with timestamps_in(settings.timestamps):
+        body = work.operation(store, work.call)
+        return reshape(store, work.call, settings, work.route.name, work.route.method, body) if settings.reshapes else body

@@ -98,7 +98,9 @@ def _artifact(store: Store, call: Call, settings: Settings, reply: Any) -> Any:
     counts = reply.get("result")
     if settings.artifact_result == "counts" or counts is None:
         return reply
-    insights = store.rows("SELECT content, confidence FROM insights WHERE artifact_id = ? ORDER BY id", call.path["artifact_id"])
+    insights = store.rows(
+        "SELECT content, confidence FROM insights WHERE artifact_id = ? ORDER BY id", call.path["artifact_id"]
+    )
     result = {
         "entities_extracted": [_entity(store, entity) for entity in counts["entities_extracted"]],
         "entities_created": counts["entities_created"],

@@ -100,13 +100,13 @@ def read_newest(store: Store, count: int) -> list[Enriched]:
 
 
 def _enriched(store: Store, row: Row, targets: dict[int, _Target]) -> Enriched:
-    found = store.row(_TARGET, row[0])
-    if found is None:
-        return Enriched(*row, None)
-    target = targets.get(found[0])
-    if target is None:
-        target = targets[found[0]] = _Target(found[1], found[2], _identities(store, found[3], found[4]))
-    return Enriched(*row, target)
+    number, kind, content, confidence, created, operation_id, context, text, taken_in = row
+    found, target = store.row(_TARGET, number), None
+    if found is not None:
+        target = targets.get(found[0])
+        if target is None:
+            target = targets[found[0]] = _Target(found[1], found[2], _identities(store, found[3], found[4]))
+    return Enriched(number, kind, content, confidence, created, operation_id, context, text, taken_in, target)
 
 
 def _identities(store: Store, object_id: int, attributes: str) -> tuple[tuple[str, str, str], ...]:

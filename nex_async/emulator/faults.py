@@ -80,7 +80,7 @@ Kind = Literal[
     "rest_lag",
 ]
 _Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
-_Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+_LONGEST = 86_400.0
 
 
 class FaultSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -120,8 +120,8 @@ class FaultSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     seed: int = 0
     apply: bool | None = None
     """Whether the operation takes effect all the same; by default it does where the reply only fails on its way."""
-    seconds: _Seconds | tuple[_Seconds, _Seconds] | None = None
-    """How long, or a range to draw from; None is until the fault is cleared."""
+    seconds: float | list[float] | None = None
+    """How long, or the two ends of a range to draw from; None is until the fault is cleared."""
     status: Annotated[int, Meta(ge=100, le=999)] = 500
     body: str | None = None
     headers: dict[str, str] = {}
@@ -146,8 +146,7 @@ class Fault:
         """Whether the operation takes effect."""
         self.seen = 0
         self.hits = 0
-        self.released = asyncio.Event()
-        """Set when the fault is cleared: whatever it holds up goes on."""
+        self.is_cleared = False
         self.random = random.Random(spec.seed)
 
     @property
@@ -171,13 +170,18 @@ class Fault:
     def duration(self) -> float | None:
         """Return how many seconds it lasts this time; None is until it is cleared."""
         seconds = self.spec.seconds
-        return self.random.uniform(*seconds) if isinstance(seconds, tuple) else seconds
+        return self.random.uniform(*seconds) if isinstance(seconds, list) else seconds
+
+    def longest(self) -> float:
+        """Return how many seconds it lasts at most."""
+        seconds = self.spec.seconds
+        return max(seconds) if isinstance(seconds, list) else seconds or 0.0
 
     def lasting(self, clock: Callable[[], float]) -> Callable[[], bool]:
         """Return whether the fault still lasts, from now on by `clock`; callable from any thread."""
         seconds = self.duration()
         end = float("inf") if seconds is None else clock() + seconds
-        return lambda: clock() < end and not self.released.is_set()
+        return lambda: clock() < end and not self.is_cleared
 
     def shown(self) -> dict[str, Any]:
         """Return the fault as the control interface lists it."""
@@ -190,7 +194,7 @@ class Faults:
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
-        self._held: list[Fault] = []
+        self._held: dict[asyncio.Future[None], Fault] = {}
         self._number = 0
 
     def __iter__(self) -> Iterator[Fault]:
@@ -199,10 +203,10 @@ class Faults:
     def __len__(self) -> int:
         return len(self._faults)
 
-    def add(self, route: str | None = None, **spec: Any) -> Fault:
+    def add(self, /, **spec: Any) -> Fault:
         """Add a fault; the words are those of `FaultSpec`. Raises ValueError naming the field that cannot be."""
         self._number += 1
-        fault = Fault(self._number, _read({"route": route, **spec}))
+        fault = Fault(self._number, _read(spec))
         self._faults.append(fault)
         return fault
 
@@ -211,7 +215,8 @@ class Faults:
         found = [fault for fault in self._faults if fault.id == number]
         for fault in found:
             self._faults.remove(fault)
-            fault.released.set()
+            fault.is_cleared = True
+            self.release(fault)
         return bool(found)
 
     def clear(self) -> None:
@@ -221,18 +226,22 @@ class Faults:
 
     async def hold(self, fault: Fault) -> None:
         """Wait as long as a fault lasts, or until it is cleared or the server closes."""
-        self._held.append(fault)
+        if fault.is_cleared:
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._held[turn] = fault
         try:
-            await asyncio.wait_for(fault.released.wait(), fault.duration())
+            await asyncio.wait_for(turn, fault.duration())
         except (asyncio.TimeoutError, TimeoutError):
             return
         finally:
-            self._held.remove(fault)
+            del self._held[turn]
 
-    def release(self) -> None:
-        """Let go whatever is held up now."""
-        for fault in self._held:
-            fault.released.set()
+    def release(self, fault: Fault | None = None) -> None:
+        """Let go what a fault holds up now, or what any does."""
+        for turn, holder in self._held.items():
+            if fault in (None, holder) and not turn.done():
+                turn.set_result(None)
 
     def draw(self, stage: Stage, route: str, fits: Callable[[Fault], bool] | None = None) -> Fault | None:
         """Return the fault that strikes, if one does; every fault this concerns has then seen it."""
@@ -255,13 +264,16 @@ def _read(words: dict[str, Any]) -> FaultSpec:
     stage, route = _STAGES[spec.kind], spec.route
     if route is not None and route not in routes.BY_NAME:
         raise ValueError(f"route: {route[:60]!r} is no operationId of the API")
-    place = routes.ADD_CONTEXT.name if stage == "visibility" else routes.STREAM_INSIGHTS.name
+    place = routes.ADD_TEXT.name if stage == "visibility" else routes.STREAM_INSIGHTS.name
     if stage != "request" and route not in (None, place):
         raise ValueError(f"route: a fault of kind {spec.kind} happens on {place} only")
     if route == routes.STREAM_INSIGHTS.name and spec.kind in _ON_BODIES:
         raise ValueError(f"route: a fault of kind {spec.kind} needs a reply with an end; {route} has none")
     if spec.kind in ("delay", "late", "read_lag") and spec.seconds is None:
         raise ValueError(f"seconds: a fault of kind {spec.kind} needs a number of seconds")
+    ends = spec.seconds if isinstance(spec.seconds, list) else [spec.seconds or 0.0] * 2
+    if len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= _LONGEST:
+        raise ValueError(f"seconds: must be a number from 0 to {_LONGEST:g}, or a range [low, high] of such")
     if any(ord(character) < 32 for pair in spec.headers.items() for text in pair for character in text):
         raise ValueError("headers: control characters cannot be sent")
     return spec
@@ -269,7 +281,7 @@ def _read(words: dict[str, Any]) -> FaultSpec:
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "html_502": {"kind": "status", "status": 502, "headers": {"Content-Type": "text/html"}},
-    "slow_ask": {"kind": "delay", "route": "queryContext", "seconds": (10.0, 60.0)},
+    "slow_ask": {"kind": "delay", "route": "queryContext", "seconds": [10.0, 60.0]},
     "not_found_after_write": {"kind": "read_lag", "seconds": 2.0},
     "truncated_json": {"kind": "truncated_json"},
     "keepalive_silence": {"kind": "silence"},

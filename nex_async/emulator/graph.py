@@ -11,11 +11,11 @@
 from __future__ import annotations
 
 import dataclasses
-from importlib import resources
 from typing import Any
 
 from nex_async.emulator.call import Call, bad_request
 from nex_async.emulator.search import words_of
+from nex_async.emulator.static_files import read_static
 from nex_async.emulator.store import Store, to_json
 from nex_async.emulator.timestamps import format_moment
 
@@ -67,8 +67,7 @@ def get_graph(store: Store, call: Call) -> str:
 
 def _page(graph: str) -> str:
     """Return the page with the graph inside; no text of it can close the script element it stands in."""
-    template = resources.files(__package__).joinpath("graph.html").read_text(encoding="utf-8")
-    return template.replace(_DATA, graph.replace("<", "\\u003c"))
+    return read_static("graph.html").replace(_DATA, graph.replace("<", "\\u003c"))
 
 
 def _assemble(store: Store, limit: int) -> _Json:

@@ -15,7 +15,7 @@ from nex_async.emulator.call import ApiError, Call, bad_request, not_found
 from nex_async.emulator.store import Store, to_json
 from nex_async.emulator.timestamps import MICROSECONDS
 
-__all__ = ["approve", "connect", "disconnect", "get_connect_status", "list_integrations"]
+__all__ = ["approve", "connect", "describe", "disconnect", "get_connect_status", "list_integrations"]
 
 _LIFETIME = 600 * MICROSECONDS
 _LONGEST_IDENTIFIER = 200
@@ -77,13 +77,26 @@ def get_connect_status(store: Store, call: Call) -> str:
     return to_json({"status": "connected", "connection_id": connection_id})
 
 
+def describe(store: Store, token: str) -> tuple[str, bool, str]:
+    """Return the name of the service a token is for, whether it is connected, and the account an approval would connect.
+
+    Raises as `approve` does.
+    """
+    kind, provider, connection_id = _find(store, token)
+    return _SERVICES[kind, provider][0], connection_id is not None, _default_identifier(provider)
+
+
+def _default_identifier(provider: str) -> str:
+    return f"developer@{provider}.example"
+
+
 def approve(store: Store, token: str, identifier: str | None = None) -> dict[str, Any]:
     """Do what a person does at `auth_url`: connect the account `identifier`, once.
 
     An account that is connected already keeps its id. Raises 400 for a token never issued, 410 for one too old.
     """
     kind, provider, connection_id = _find(store, token)
-    name = f"developer@{provider}.example" if identifier is None else identifier.strip()
+    name = _default_identifier(provider) if identifier is None else identifier.strip()
     if not 1 <= len(name) <= _LONGEST_IDENTIFIER:
         raise bad_request(f"identifier must have 1 to {_LONGEST_IDENTIFIER} characters")
     if connection_id is None:

@@ -35,9 +35,9 @@ class Listener:
         self._ending = ""
         self._timers: list[asyncio.TimerHandle] = []
 
-    def start(self, beginning: str) -> None:
+    def start(self, beginning: bytes) -> None:
         """Put the beginning of the stream before whatever has come since."""
-        self._frames.appendleft(beginning.encode())
+        self._frames.appendleft(beginning)
 
     def put(self, frame: bytes, fault: Fault | None) -> None:
         """Queue a live event, spoiled by a fault if there is one."""
@@ -93,7 +93,10 @@ class Listener:
         loop = asyncio.get_running_loop()
         try:
             await response.prepare(self._request)
-            self._timers = [loop.call_later(self.settings.keepalive, self._keep_alive), loop.call_later(1.0, self._look)]
+            self._timers = [
+                loop.call_later(self.settings.keepalive, self._keep_alive),
+                loop.call_later(_LOOK_SECONDS, self._look),
+            ]
             while await self._next():
                 data = b"".join(self._frames)
                 self._frames.clear()

@@ -28,7 +28,7 @@ async def misbehave(request: web.BaseRequest, fault: Fault, reply: Reply | None,
 
     `reply` is what the operation answers, where the fault needs it.
     """
-    if fault.kind in ("delay", "late"):
+    if fault.kind == "delay":
         await faults.hold(fault)
         return reply
     if reply is None:
@@ -73,10 +73,9 @@ def _error(fault: Fault) -> Reply:
     after = 1 if spec.retry_after is None and fault.kind == "rate_limit" else spec.retry_after
     if after is not None:
         headers["Retry-After"] = str(after)
-    if spec.body is not None:
-        kind = {} if any(name.lower() == "content-type" for name in headers) else {"Content-Type": "text/plain"}
-        return Reply(status, spec.body.encode(), {**kind, **headers})
     kind = next((value for name, value in headers.items() if name.lower() == "content-type"), "")
+    if spec.body is not None:
+        return Reply(status, spec.body.encode(), headers if kind else {"Content-Type": "text/plain", **headers})
     if "html" in kind:
         return Reply(status, _PAGE.format(f"{status} {_phrase(status)}").encode(), headers)
     return envelope_of(status, f"{_phrase(status)} (a fault on demand)", headers)

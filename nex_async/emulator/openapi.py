@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from aiohttp import web
 
 from nex_async import routes
+from nex_async.emulator.control import check_method
+from nex_async.emulator.dispatch import PREFIX
 from nex_async.emulator.router import AnyRoute
 from nex_async.emulator.shapes import BODIES, MODELS, PATH_PARAMETERS, QUERIES, REPLIES, Schema, ref
 
-__all__ = ["openapi_json"]
+if TYPE_CHECKING:
+    from nex_async.emulator.server import Emulator
 
-_PREFIX = "/api/developers"
+__all__ = ["document", "openapi_json"]
+
 _DESCRIPTION = (
     "The API as the embedded Nex of nex-async carries it out. No field of a reply but an id is promised, ids are strings of"
     " digits or integers beyond 2**53, and unknown fields and values are normal."
@@ -39,6 +44,12 @@ _TOKENS = frozenset({"connect_id", "session_id", "job_id", "job_run_id"})
 """Ids that are never digits alone."""
 
 
+async def document(emulator: Emulator, request: web.BaseRequest) -> web.StreamResponse:
+    """`GET /openapi.json`: for anybody, as there is nothing of the workspace in it."""
+    check_method(request, "GET")
+    return web.Response(body=openapi_json(), content_type="application/json")
+
+
 @lru_cache(maxsize=1)
 def openapi_json() -> bytes:
     """Return the document."""
@@ -49,7 +60,7 @@ def openapi_json() -> bytes:
         {
             "openapi": "3.1.0",
             "info": {"title": "Nex Developer API", "version": "1", "description": _DESCRIPTION},
-            "servers": [{"url": _PREFIX}],
+            "servers": [{"url": PREFIX}],
             "paths": paths,
             "components": {
                 "schemas": {"Error": _ERROR, **_requests(), **_replies()},

@@ -46,6 +46,8 @@ class RequestLog:
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._number = 0
         self._waiting: list[asyncio.Future[None]] = []
+        self.observers: set[Callable[[Entry], None]] = set()
+        """Told of each request when it comes and when it is over."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -80,14 +82,19 @@ class RequestLog:
             self._entries.popitem(last=False)
         if self._waiting:
             self._wake()
+        self._tell(entry)
         return entry
 
     def end(self, entry: Entry, *, status: int, received: int, sent: int, fault: str) -> None:
         """Note what became of a request."""
         if entry.number in self._entries:
-            self._entries[entry.number] = dataclasses.replace(
-                entry, status=status, received=received, sent=sent, fault=fault
-            )
+            over = dataclasses.replace(entry, status=status, received=received, sent=sent, fault=fault)
+            self._entries[entry.number] = over
+            self._tell(over)
+
+    def _tell(self, entry: Entry) -> None:
+        for observer in self.observers:
+            observer(entry)
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []

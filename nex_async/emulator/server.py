@@ -7,13 +7,20 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
-from nex_async.emulator.dispatch import LARGEST_BODY, PREFIX, Dispatcher
+from nex_async.emulator.control import admit
+from nex_async.emulator.dispatch import LARGEST_BODY, PREFIX, Bench, Dispatcher, error_reply
+from nex_async.emulator.faults import Faults
+from nex_async.emulator.limits import RateLimiter
 from nex_async.emulator.objects import create_defaults
+from nex_async.emulator.pages import find_page
+from nex_async.emulator.request_log import RequestLog
 from nex_async.emulator.store import Store
+from nex_async.emulator.stream import InsightStream
+from nex_async.emulator.switches import Switches
 from nex_async.emulator.tables import create_tables
 from nex_async.storage import Database
 
@@ -21,6 +28,9 @@ __all__ = ["Emulator"]
 
 _SHUTDOWN_SECONDS = 2.0
 _LARGEST_LINE = 64 * 1024
+_LOGGED_REQUESTS = 10_000
+
+_T = TypeVar("_T")
 
 
 class Emulator:
@@ -28,7 +38,11 @@ class Emulator:
 
     `path` is a file that keeps the workspace, or `":memory:"`. `keys` maps each accepted API key to its
     scopes, None for all of them. `processing_delay` is how many seconds artifacts and AI lists take to
-    complete, by `clock` (seconds since 1970).
+    complete, by `clock` (seconds since 1970). `switches` sets some of the switches for every request. A stream
+    that has `listener_bound` events waiting is dropped.
+
+    While it runs, `switches.set(...)` turns switches, `faults.add(...)` makes things go wrong, `requests` tells what
+    was really asked, and `stream` how many listen.
     """
 
     def __init__(
@@ -40,18 +54,27 @@ class Emulator:
         keys: Mapping[str, Iterable[str] | None] | None = None,
         processing_delay: float = 0.2,
         clock: Callable[[], float] = time.time,
+        switches: Mapping[str, Any] | None = None,
+        listener_bound: int = 1000,
     ) -> None:
         given = {"sk-local": None} if keys is None else keys
-        self._keys = {key: None if scopes is None else frozenset(scopes) for key, scopes in given.items()}
-        if not self._keys:
+        self.keys = {key: None if scopes is None else frozenset(scopes) for key, scopes in given.items()}
+        if not self.keys:
             raise ValueError("an emulator needs at least one API key")
+        self.host = host
+        self.switches = Switches(switches)
+        self.faults = Faults()
+        self.requests = RequestLog(clock, _LOGGED_REQUESTS)
+        self.stream = InsightStream(self.faults, listener_bound)
+        self._bench = Bench(self.switches, self.faults, self.requests, RateLimiter(clock), self.stream, clock)
         self._path = path
-        self._host = host
         self._port = port
         self._processing_delay = processing_delay
         self._clock = clock
         self._runner: web.ServerRunner | None = None
         self._database: Database | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._restarting: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Emulator:
         await self.start()
@@ -70,35 +93,38 @@ class Emulator:
     @property
     def url(self) -> str:
         """The base URL for clients, such as `http://127.0.0.1:8080/api/developers`."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
+        host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}{PREFIX}"
 
     @property
     def key(self) -> str:
         """The first API key."""
-        return next(iter(self._keys))
+        return next(iter(self.keys))
 
     async def start(self) -> None:
         """Open the workspace and listen; does nothing when it listens already.
 
         Raises `StorageLocked` if the file is in use, `OSError` if the port is.
         """
-        if self._database is not None:
-            return
-        self._database = database = Database(self._path)
+        if self._database is None:
+            await self._start(self._port)
+
+    async def _start(self, port: int) -> None:
+        self._database = database = self._database or Database(self._path)
         try:
             await database.open()
             store = await database.run(_open_store, self._clock, self._processing_delay)
-            self._runner = await self._listen(Dispatcher(database, store, self._keys))
+            self._dispatcher = Dispatcher(database, store, self.keys, self._bench)
+            self._runner = await self._listen(port)
             store.origin = self.url.removesuffix(PREFIX)
         except BaseException:
-            self._database = None
+            self._database = self._dispatcher = None
             await database.aclose()
             raise
 
-    async def _listen(self, dispatcher: Dispatcher) -> web.ServerRunner:
+    async def _listen(self, port: int) -> web.ServerRunner:
         server = web.Server(
-            dispatcher.answer,
+            self._answer,
             request_factory=_make_request,
             access_log=None,
             lingering_time=0,  # refused bodies are read to their end by the dispatcher
@@ -108,20 +134,66 @@ class Emulator:
         runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
         await runner.setup()
         try:
-            await web.TCPSite(runner, self._host, self._port, backlog=1024).start()
+            await web.TCPSite(runner, self.host, port, backlog=1024, reuse_address=True).start()
         except BaseException:
             await runner.cleanup()
             raise
         return runner
 
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.rel_url.raw_path
+        page = find_page(path)
+        if page is None:
+            if self._dispatcher is None:
+                raise RuntimeError("the emulator is not running")
+            return await self._dispatcher.answer(request)
+        try:
+            if path.startswith("/_emulator/"):
+                admit(self, request)
+            return await page(self, request)
+        except Exception as error:
+            return error_reply(error, request).response()
+
+    async def run(self, function: Callable[[Store], _T]) -> _T:
+        """Call a function with the store on the database's thread, as one transaction; for pages."""
+        if self._dispatcher is None:
+            raise RuntimeError("the emulator is not running")
+        return await self._dispatcher.run(function)
+
+    async def restart(self) -> None:
+        """Stop, dropping every connection, and come back on the same port with the same data.
+
+        Switches, faults and the request log stay. A workspace in memory stays open in between; a file is closed and
+        opened again.
+        """
+        port = self.port
+        await self._stop()
+        if self._path != ":memory:" and self._database is not None:
+            database, self._database = self._database, None
+            await database.aclose()
+        await self._start(port)
+
+    def restart_soon(self) -> None:
+        """Restart as soon as the request that asks for it is answered."""
+        if self._restarting is None or self._restarting.done():
+            self._restarting = asyncio.get_running_loop().create_task(self.restart())
+
     async def aclose(self) -> None:
-        """Answer what is under way, stop listening and close the workspace; a second call does nothing."""
-        runner, self._runner = self._runner, None
+        """Answer what is under way, end the streams, stop listening and close the workspace; a second call does nothing."""
+        restarting, self._restarting = self._restarting, None
+        if restarting is not None:
+            await asyncio.gather(restarting, return_exceptions=True)
+        await self._stop()
         database, self._database = self._database, None
-        if runner is not None:
-            await runner.cleanup()
         if database is not None:
             await database.aclose()
+
+    async def _stop(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            self.faults.release()
+            await self.stream.aclose()
+            await runner.cleanup()
 
 
 def _open_store(connection: sqlite3.Connection, clock: Callable[[], float], processing_delay: float) -> Store:

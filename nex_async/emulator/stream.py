@@ -20,6 +20,7 @@ from nex_async.emulator.listener import Listener
 from nex_async.emulator.store import Store, to_json
 from nex_async.emulator.switches import Settings
 from nex_async.emulator.timestamps import timestamps_in
+from nex_async.emulator.watch import Watcher
 
 __all__ = ["InsightStream"]
 
@@ -27,7 +28,10 @@ _REPLAYED = 20
 _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 _ROUTE = routes.STREAM_INSIGHTS.name
 
-ReadStore: TypeAlias = Callable[[Callable[[Store], "tuple[str, list[Enriched]]"]], Awaitable["tuple[str, list[Enriched]]"]]
+Beginning: TypeAlias = tuple[bytes, list[Enriched]]
+"""The first comment, and what is replayed."""
+ReadStore: TypeAlias = Callable[[Callable[[Store], Beginning]], Awaitable[Beginning]]
+"""Calls a function with the store, on the database's thread."""
 Variant: TypeAlias = tuple[str, str, str]
 
 
@@ -38,6 +42,8 @@ class InsightStream:
         self._faults = faults
         self._bound = bound
         self._listeners: dict[Listener, None] = {}
+        self.watchers: set[Watcher] = set()
+        """Consoles; they see every batch, whatever fault its emission meets."""
         self._lagging: set[asyncio.Task[None]] = set()
 
     @property
@@ -50,7 +56,7 @@ class InsightStream:
         listener = Listener(request, settings, self._bound, self._connection_fault(settings))
         self._listeners[listener] = None
         try:
-            connected, replayed = await read(_read_replay)
+            connected, replayed = await read(_read_beginning)
             listener.start(connected + _replay(replayed, settings))
             response = web.StreamResponse(headers=_HEADERS)
             await listener.serve(response)
@@ -64,6 +70,8 @@ class InsightStream:
 
     def publish(self, batch: Batch) -> None:
         """Send a batch to every listener; nobody waits for anybody."""
+        for watcher in self.watchers:
+            watcher.see_batch(batch)
         fault = self._faults.draw("emission", _ROUTE)
         if fault is None:
             self._emit(batch, None)
@@ -92,6 +100,8 @@ class InsightStream:
 
     async def aclose(self) -> None:
         """End every stream in good order."""
+        for watcher in self.watchers:
+            watcher.end()
         for task in list(self._lagging):
             task.cancel()
         await asyncio.gather(*self._lagging, return_exceptions=True)
@@ -113,15 +123,14 @@ def _live(batch: Batch, settings: Settings) -> bytes:
         return _frame("insight.batch.created", envelope(items, batch.operation_id, batch.emitted_at), settings)
 
 
-def _read_replay(store: Store) -> tuple[str, list[Enriched]]:
+def _read_beginning(store: Store) -> Beginning:
     connected = f": connected workspace_id={store.workspace_id} token_id={store.token_id}\n\n"
-    return connected, read_newest(store, _REPLAYED)
+    return connected.encode(), read_newest(store, _REPLAYED)
 
 
-def _replay(insights: list[Enriched], settings: Settings) -> str:
+def _replay(insights: list[Enriched], settings: Settings) -> bytes:
     with timestamps_in(settings.timestamps):
-        frames = [_frame("insight.replay", _replayed(insight, settings), settings) for insight in insights]
-    return b"".join(frames).decode()
+        return b"".join(_frame("insight.replay", _replayed(insight, settings), settings) for insight in insights)
 
 
 def _replayed(insight: Enriched, settings: Settings) -> dict[str, Any]:

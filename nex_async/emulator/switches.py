@@ -46,6 +46,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """The switches that choose among words; `rate_limits`, `latency` and `keepalive` take values of their own."""
 
+_PUBLISHED = Limits()
 _LONGEST_LATENCY = 600.0
 _KEEPALIVES = (0.05, 3600.0)
 _BODY_SHAPES = (
@@ -81,7 +82,7 @@ class Settings:
     faults: str = "none"
     timestamps: str = "whole"
     trailing_slash: str = "accept"
-    rate_limits: Limits = Limits()
+    rate_limits: Limits = _PUBLISHED
     """Requests per window: `on`, `off`, or numbers such as `text=5, connect=2, global=100, window=60`."""
     latency: tuple[float, float] = (0.0, 0.0)
     """Seconds before every reply: a number, or a range such as `0.1-0.5`."""
@@ -121,7 +122,7 @@ class Switches(Mapping[str, "str | float"]):
     def __len__(self) -> int:
         return len(self.settings.shown())
 
-    def set(self, **values: Any) -> None:
+    def set(self, /, **values: Any) -> None:
         """Set some switches for every request from now on; raises ValueError naming the one that cannot be set."""
         self.settings = self.settings.changed(values)
 

@@ -255,17 +255,17 @@ def _drop_connector(connector: aiohttp.BaseConnector) -> None:
 
 
 def _drop_transport(transport: asyncio.Transport) -> None:
-    inner = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None) or transport
+    inner: Any = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None) or transport
     loop = getattr(inner, "_loop", None)
     if loop is not None and not loop.is_closed():
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(inner.abort)
             return
-    # The loop is gone: what it would have called to end the connection is called here, which closes the socket.
-    finish = getattr(inner, "_call_connection_lost", None)
-    if finish is not None:
-        with contextlib.suppress(Exception):
-            finish(None)
+    # The loop is gone: what it would have called to end the connection is called here, which closes the socket. The
+    # protocol is not told, for it would ask the loop for more.
+    with contextlib.suppress(Exception):
+        inner._protocol_connected, inner._closing = False, True
+        inner._call_connection_lost(None)
 
 
 _pools: weakref.WeakSet[SessionPool] = weakref.WeakSet()

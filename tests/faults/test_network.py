@@ -10,6 +10,7 @@ import gzip
 import random
 import socket
 import ssl
+import sys
 from typing import Any
 
 import aiohttp
@@ -157,6 +158,11 @@ def test_n04_a_black_hole_times_out_while_connecting(limits: dict[str, Any], sec
     run_virtual(main())
 
 
+OLD_TLS = pytest.mark.filterwarnings(
+    # Before Python 3.11 asyncio calls a TLS transport that its peer has cut off "unclosed".
+    *(["ignore:Exception ignored in.*_SSLProtocolTransport"] if sys.version_info < (3, 11) else ["error"])
+)
+
 # ---- TLS ------------------------------------------------------------------------------------------------------------
 
 
@@ -220,6 +226,7 @@ async def test_n05_a_handshake_that_breaks_is_retried(authority: trustme.CA, end
     assert (error.sent, len(error.attempts), server.connections) == ("no", 4, 4)
 
 
+@OLD_TLS
 async def test_n06_a_tls_stream_cut_short_is_not_taken_for_a_whole_reply(authority: trustme.CA) -> None:
     """A reply delimited by the connection's end, cut without close_notify, is BodyTruncated; a read is repeated."""
 
@@ -229,7 +236,7 @@ async def test_n06_a_tls_stream_cut_short_is_not_taken_for_a_whole_reply(authori
         peer.writer.transport.abort()
 
     tls = server_context(authority.issue_cert("127.0.0.1"))
-    async with RawServer([cut], [cut], [cut], [answer(TASK)], [cut], tls=tls) as server:
+    async with RawServer([cut], [cut], [cut], [answer(TASK), cut], tls=tls) as server:
         async with SessionPool(ssl=trusting(authority)) as pool, client(server, pool=pool) as nex:
             assert (await nex.tasks.get("1")).id == "1"
             error = await failure(nex.tasks.get("1", retries=0), BodyTruncated)
@@ -404,7 +411,9 @@ async def test_n15_a_peer_that_does_not_speak_http_is_no_bad_request(name: str) 
         error = await failure(nex.tasks.get("1", retries=0))
     assert type(error) is ProtocolError
     assert not isinstance(error, APIError)
-    assert (error.sent, error.__cause__, error.__context__) == ("maybe", None, None)
+    assert error.sent == "maybe"
+    assert error.__cause__ is None
+    assert error.__suppress_context__
     assert "aaa" not in str(error)
     assert "not-http" not in str(error)
 
@@ -581,6 +590,7 @@ async def test_n21_a_proxy_tunnels_and_sees_no_key(authority: trustme.CA) -> Non
     assert KEY not in str(proxy.requests)
 
 
+@OLD_TLS
 async def test_n21_a_proxy_that_dies_within_the_reply_is_a_lost_reply(authority: trustme.CA) -> None:
     """Once the tunnel stood the request may have arrived: a create that loses its reply is of unknown outcome."""
     big = json_reply({"id": "1", "title": "x" * 200_000})

@@ -565,7 +565,7 @@ async def test_r09_hooks_that_raise() -> None:
 async def test_r09_hooks_hear_of_every_end() -> None:
     """Hooks hear of attempts, replies with status and size, and failures with their error; never of a header."""
     heard: list[Any] = []
-    async with RawServer([answer(TASK)], [answer(json_reply({"message": "no"}, 404))]) as server:
+    async with RawServer([answer(TASK), answer(json_reply({"message": "no"}, 404))]) as server:
         async with client(server.url, on_request=heard.append, on_response=heard.append) as nex:
             await nex.tasks.get(1)
             with pytest.raises(NexError):

@@ -74,21 +74,26 @@ class Backend:
                 length = [line for line in head.lower().split("\r\n") if line.startswith("content-length:")]
                 await reader.readexactly(int(length[0].split(":")[1]) if length else 0)
                 self.log.append((number, target))
-                await self._answer(target, writer)
+                await self._answer(target, reader, writer)
         except (OSError, EOFError):
             pass
         finally:
             self.open -= 1
             writer.transport.abort()
 
-    async def _answer(self, target: str, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if target.endswith("/stream"):
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: connected\n\n")
             await writer.drain()
-            await asyncio.Event().wait()
+            await reader.read()  # until the client goes away
         name = target.removeprefix(_PREFIX)
         if name.startswith("slow"):
-            await self._released.wait()
+            gone, released = asyncio.ensure_future(reader.read(1)), asyncio.ensure_future(self._released.wait())
+            await asyncio.wait([gone, released], return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                released.cancel()
+                raise EOFError
+            gone.cancel()
         body = f'{{"id":"{name}"}}'.encode()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body))
         await asyncio.sleep(0)
