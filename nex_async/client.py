@@ -13,7 +13,7 @@ import aiohttp
 from msgspec import UNSET
 
 from ._typing import Unpack
-from .config import Secret, Timeouts, is_loopback, resolve
+from .config import Secret, Timeouts, is_loopback, masked, resolve
 from .errors import ClientClosed, ConfigError, InvalidRequestError
 from .models.base import decode_any
 from .resources.ai_lists import AILists
@@ -79,6 +79,7 @@ class Nex:
         on_response: Callable[[ResponseDetails], object] | None = None,
         on_retry: Callable[[RetryDetails], object] | None = None,
     ) -> None:
+        api_key = masked(api_key)
         settings = _settings(timeout, retry, headers, Hooks(on_request, on_response, on_retry))
         secret, url = resolve(api_key, base_url)
         own_pool = None if pool is not None else SessionPool()
@@ -241,7 +242,8 @@ class Nex:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"<Nex {self._url}{' closed' if self._state.closed else ''}>"
+        state = getattr(self, "_state", None)  # not there yet when the constructor fails
+        return "<Nex, not configured>" if state is None else f"<Nex {self._url}{' closed' if state.closed else ''}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

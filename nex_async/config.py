@@ -25,6 +25,7 @@ DEFAULT_BASE_URL = DEFAULT_ORIGIN + PREFIX
 
 _log = logging.getLogger("nex_async.config")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.\-]{0,252})\Z")
+_SEGMENT = re.compile(r"[A-Za-z0-9._~\-]+\Z")
 _WORKSPACE = re.compile(r"[A-Za-z0-9_\-]{1,128}\Z")
 
 
@@ -40,19 +41,25 @@ class MaskedStr(str):
         raise TypeError("a header that holds an API key cannot be pickled")
 
 
+def masked(value: Any) -> Any:
+    """Return a text as one that prints as a mask, anything else as it is: for the locals of our own frames."""
+    return MaskedStr(value) if isinstance(value, str) else value
+
+
 class Secret:
     """An API key. Never prints, formats, compares by text, pickles or copies itself; `.reveal()` is the one way out."""
 
     __slots__ = ("_value",)
 
     def __init__(self, value: str | Secret) -> None:
-        self._value: str
+        self._value: str = MaskedStr()
         if isinstance(value, Secret):
             self._value = value._value
             return
         if not isinstance(value, str):
             raise ConfigError(f"api_key must be a string, not {type(value).__name__}")
-        stripped = value.strip()
+        value = MaskedStr(value)
+        stripped = MaskedStr(value.strip())
         if stripped != value:
             warnings.warn("api_key has leading or trailing white space, which was removed", UserWarning, stacklevel=3)
         if not stripped:
@@ -61,7 +68,7 @@ class Secret:
             raise ConfigError("api_key holds a control, space or non-ASCII character")
         if not stripped.startswith(("sk-", "nex_dev_")):
             warnings.warn("api_key does not start with 'sk-'; is it a Nex key?", UserWarning, stacklevel=3)
-        self._value = MaskedStr(stripped)
+        self._value = stripped
 
     def reveal(self) -> str:
         """Return the key itself, as a string that still prints as a mask."""
@@ -95,8 +102,8 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """How long to wait, in seconds. None takes the operation's own default.
 
     `total` bounds the whole call with every retry and wait (60; 300 for AI operations); `connect` one connection (5);
-    `read` silence of the server while a reply is due (30; 120 for AI); `pool` the wait for a free connection (the
-    remaining total).
+    `read` silence of the server while a reply is due (30; 120 for AI); `pool` the wait for a free connection, beyond
+    `connect` (the remaining total).
     """
 
     total: float | None = None
@@ -172,7 +179,7 @@ def _is_address(host: str) -> bool:
 
 def _normalise_path(argument: str, path: str) -> str:
     segments = [segment for segment in path.split("/") if segment]
-    if any(segment in (".", "..") or "%" in segment for segment in segments):
+    if any(segment in (".", "..") or not _SEGMENT.match(segment) for segment in segments):
         raise ConfigError(f"{argument} has a path that could leave its place")
     while segments and segments[-1] == "v1":
         segments.pop()
@@ -187,6 +194,9 @@ class _Credentials(msgspec.Struct):
     dev_url: str | None = None
     active_workspace: str | None = None
 
+    def __repr__(self) -> str:
+        return "<credentials>"
+
 
 def _read(path: Path) -> _Credentials | None:
     try:
@@ -200,16 +210,21 @@ def _read(path: Path) -> _Credentials | None:
     try:
         found = msgspec.json.decode(content, type=_Credentials)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        content = b""  # no traceback of ours shows it
         raise ConfigError(f"{path} is not a JSON file of credentials") from None
     if found.api_key and os.name == "posix" and mode & (stat.S_IRGRP | stat.S_IROTH):
         warnings.warn(f"{path} holds an API key and is readable by others; run: chmod 600 {path}", UserWarning, 4)
     return found
 
 
-def _files(environ: Mapping[str, str]) -> tuple[str | None, str | None]:
+def _variable(environ: Mapping[str, str] | None, name: str) -> str | None:
+    return (os.environ if environ is None else environ).get(name)
+
+
+def _files(environ: Mapping[str, str] | None) -> tuple[str | None, str | None]:
     """Return the key and base URL of the active workspace, else of the flat file, else of the retired file."""
-    home = Path(environ.get("HOME") or Path.home())
-    base = Path(environ.get("NEX_BASE_DIR") or home / ".nex")
+    home = Path(_variable(environ, "HOME") or Path.home())
+    base = Path(_variable(environ, "NEX_BASE_DIR") or home / ".nex")
     config = _read(base / "config.json") or _Credentials()
     workspace = config.active_workspace
     active = None
@@ -219,7 +234,7 @@ def _files(environ: Mapping[str, str]) -> tuple[str | None, str | None]:
     found = [source for source in (active, config, retired) if source is not None]
     key = next((source.api_key for source in found if source.api_key), None)
     url = next((source.dev_url or source.base_url for source in found if source.dev_url or source.base_url), None)
-    return key, url
+    return masked(key), url
 
 
 def resolve(
@@ -230,16 +245,19 @@ def resolve(
     Key: argument, `NEX_API_KEY`, files. Base URL: argument, `NEX_DEV_URL`, `NEX_API_BASE_URL`, and, only when the key
     came from the files too, the files; else production. Raises `ConfigError` when there is no key.
     """
-    environ = os.environ if environ is None else environ
-    key: Any = api_key if api_key is not None else environ.get("NEX_API_KEY")
-    url = base_url if base_url is not None else environ.get("NEX_DEV_URL") or environ.get("NEX_API_BASE_URL")
+    # Tracebacks can be made to show the locals of every frame: neither the key nor the environment is one of them.
+    api_key = masked(api_key)
+    key = api_key if api_key is not None else masked(_variable(environ, "NEX_API_KEY"))
+    url = base_url
+    if url is None:
+        url = _variable(environ, "NEX_DEV_URL") or _variable(environ, "NEX_API_BASE_URL") or None
     if key is None:
         key, file_url = _files(environ)
-        url = url or file_url
+        url = file_url if url is None else url
     if key is None:
         raise ConfigError("no API key: pass api_key=, set NEX_API_KEY, or use Nex.local() for the embedded Nex")
     secret = key if isinstance(key, Secret) else Secret(key)
-    normalised = normalise_base_url(url or DEFAULT_BASE_URL)
+    normalised = normalise_base_url(DEFAULT_BASE_URL if url is None else url)
     host = urlsplit(normalised).hostname or ""
     if base_url is None and url and not is_loopback(host) and host != urlsplit(DEFAULT_ORIGIN).hostname:
         _log.warning("base URL from the environment or a file: calls and the key go to %s", host)

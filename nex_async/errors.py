@@ -238,7 +238,7 @@ class DecodeError(NexError):
     def __init__(self, message: str = "", path: str = "$", raw: bytes = b"", status: int | None = None) -> None:
         super().__init__(message)
         self.path = path
-        self.raw = _redacted_bytes(raw[:4096])
+        self.raw: bytes = _redacted_bytes(raw[:4096])
         self.status = status
 
 
@@ -355,7 +355,7 @@ class APIError(NexError):
         super().__init__(message)
         self.status = status
         self.code = code
-        self.body = _redacted_bytes(body[: 64 * 1024])
+        self.body: bytes = _redacted_bytes(body[: 64 * 1024])
         self.retry_after = retry_after
         self.request_id = request_id
 

@@ -36,10 +36,10 @@ class Page(Generic[T]):
     __slots__ = ("checkpoint", "errors", "items", "total")
 
     def __init__(self, items: list[T], errors: list[DecodeError], total: int | None, checkpoint: str | None) -> None:
-        self.items = items
-        self.errors = errors
-        self.total = total
-        self.checkpoint = checkpoint
+        self.items: list[T] = items
+        self.errors: list[DecodeError] = errors
+        self.total: int | None = total
+        self.checkpoint: str | None = checkpoint
 
     @property
     def has_more(self) -> bool:
@@ -89,11 +89,11 @@ class Pager(Generic[T]):
         self._limits = limits
         self._start = _start(source, limits.resume)
         self._checkpoint: Position = self._start
-        self.exhausted = False
+        self.exhausted: bool = False
         """Whether the last iteration came to the end of the listing."""
-        self.skipped = 0
+        self.skipped: int = 0
         """How many rows could not be decoded and were passed over."""
-        self.unstable = False
+        self.unstable: bool = False
         """Whether the listing shrank while it was read, so that rows may have been skipped (see `stable=`), or the server
         counts more rows than a stable scan found."""
 

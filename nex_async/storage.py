@@ -49,7 +49,7 @@ class Database:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, synchronous: Synchronous = "NORMAL") -> None:
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
         self._synchronous: Synchronous = synchronous
         self._worker: _Worker | None = None
         self._pid = 0

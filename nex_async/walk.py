@@ -54,10 +54,10 @@ class Walk(Generic[T]):
     def __init__(self, source: Source[T], start: Position, max_pages: int) -> None:
         self.source = source
         self.position: Position = start
-        self.done = False
+        self.done: bool = False
         self.total: int | None = None
-        self.unstable = False
-        self.pages = 0
+        self.unstable: bool = False
+        self.pages: int = 0
         self._max_pages = max_pages
         self._empty = 0
         self._cursors: set[bytes] = set() if start is None else {_mark(str(start))}
@@ -199,9 +199,11 @@ class StableWalk(Walk[T]):
 
     def __init__(self, source: Source[T], start: Position, max_pages: int, seen: set[str]) -> None:
         super().__init__(source, start, max_pages)
-        self.quiet = True
+        self.position: Position
+        self.pages: int
+        self.quiet: bool = True
         """Whether the listing held still: every page began exactly where the one before ended."""
-        self.bad = 0
+        self.bad: int = 0
         self._seen = seen
         self._floor = start if isinstance(start, int) else 0
         self._overlaps = False

@@ -8,7 +8,7 @@ from collections import deque
 from aiohttp import web
 
 from nex_async.emulator.faults import Fault
-from nex_async.emulator.misbehaviour import break_connection
+from nex_async.emulator.misbehaviour import break_connection, reset
 from nex_async.emulator.switches import Settings
 
 __all__ = ["Listener"]
@@ -71,7 +71,7 @@ class Listener:
         self._frames.clear()
         self._ending = "reset"
         if self._request.transport is not None:
-            self._request.transport.abort()
+            reset(self._request.transport)
         self._notify()
 
     def end(self) -> None:

@@ -15,7 +15,7 @@ from aiohttp import web
 from nex_async.emulator.faults import Fault, Faults
 from nex_async.emulator.replies import Reply, envelope_of
 
-__all__ = ["break_connection", "misbehave"]
+__all__ = ["break_connection", "misbehave", "reset"]
 
 _NO_LINGER = struct.pack("ii", 1, 0)
 _NO_HTTP = b"\x16\x03\x01\x02\x00 this is not HTTP\r\n\r\n"
@@ -116,6 +116,11 @@ async def break_connection(request: web.BaseRequest, ending: str) -> None:
         if not transport.get_write_buffer_size():
             break
         await asyncio.sleep(0.01)
+    reset(transport)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection by RST, at once."""
     channel = transport.get_extra_info("socket")
     if channel is not None:
         with contextlib.suppress(OSError):

@@ -51,8 +51,8 @@ class InsightFeed:
         self._options = options
         self._response: aiohttp.ClientResponse | None = None
         self._decoder = SSEDecoder()
-        self.undecodable = 0
-        self.unknown = 0
+        self.undecodable: int = 0
+        self.unknown: int = 0
 
     async def __aenter__(self) -> InsightFeed:
         self._response = await self._open()

@@ -26,11 +26,11 @@ class SSEDecoder:
     """
 
     def __init__(self, max_event_bytes: int = 16 * 1024 * 1024) -> None:
-        self.last_event_id = ""
+        self.last_event_id: str = ""
         self.retry_ms: int | None = None
-        self.comments = 0
-        self.last_comment = b""
-        self.oversize = 0
+        self.comments: int = 0
+        self.last_comment: bytes = b""
+        self.oversize: int = 0
         self._max = max_event_bytes
         self._started = False
         self._head = b""

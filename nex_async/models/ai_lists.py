@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import field
 
@@ -41,7 +41,7 @@ class AIList(Model):
     error: str | None = None
     _created_at: str | None = field(default=None, name="created_at")
 
-    created_at = Timestamp()
+    created_at: ClassVar[Timestamp] = Timestamp()
 
 
 def _unwrap(data: bytes) -> dict[str, Any]:

@@ -243,9 +243,9 @@ class Rows(Generic[T]):
     __slots__ = ("errors", "listing", "rows")
 
     def __init__(self, rows: list[T], errors: list[DecodeError], listing: Listing[Any]) -> None:
-        self.rows = rows
-        self.errors = errors
-        self.listing = listing
+        self.rows: list[T] = rows
+        self.errors: list[DecodeError] = errors
+        self.listing: Listing[Any] = listing
 
 
 def decode_rows(kind: Any, data: bytes) -> Rows[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import field
 
@@ -39,5 +39,5 @@ class CompoundingJob(Model):
     _started_at: str | None = field(default=None, name="started_at")
     _completed_at: str | None = field(default=None, name="completed_at")
 
-    started_at = Timestamp()
-    completed_at = Timestamp()
+    started_at: ClassVar[Timestamp] = Timestamp()
+    completed_at: ClassVar[Timestamp] = Timestamp()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import field
 
@@ -66,8 +66,8 @@ class Artifact(Model):
     _created_at: str | None = field(default=None, name="created_at")
     _completed_at: str | None = field(default=None, name="completed_at")
 
-    created_at = Timestamp()
-    completed_at = Timestamp()
+    created_at: ClassVar[Timestamp] = Timestamp()
+    completed_at: ClassVar[Timestamp] = Timestamp()
 
 
 class EntityReference(Model):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from msgspec import field
 
 from .base import Model, Timestamp
@@ -20,7 +22,7 @@ class GraphNode(Model):
     summary: str | None = None
     _created_at: str | None = field(default=None, name="created_at")
 
-    created_at = Timestamp()
+    created_at: ClassVar[Timestamp] = Timestamp()
 
 
 class GraphEdge(Model):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import field
 
@@ -40,7 +40,7 @@ class InsightSignal(Model):
     observation_count: int | None = None
     _last_observed_at: str | None = field(default=None, name="last_observed_at")
 
-    last_observed_at = Timestamp()
+    last_observed_at: ClassVar[Timestamp] = Timestamp()
 
 
 class InsightTarget(Model):
@@ -67,8 +67,8 @@ class InsightArtifact(Model):
     _occurred_at: str | None = field(default=None, name="occurred_at")
     _created_at: str | None = field(default=None, name="created_at")
 
-    occurred_at = Timestamp()
-    created_at = Timestamp()
+    occurred_at: ClassVar[Timestamp] = Timestamp()
+    created_at: ClassVar[Timestamp] = Timestamp()
 
 
 class InsightEvidence(Model):
@@ -100,9 +100,9 @@ class Insight(Model):
     _valid_until: str | None = field(default=None, name="valid_until")
     _created_at: str | None = field(default=None, name="created_at")
 
-    valid_from = Timestamp()
-    valid_until = Timestamp()
-    created_at = Timestamp()
+    valid_from: ClassVar[Timestamp] = Timestamp()
+    valid_until: ClassVar[Timestamp] = Timestamp()
+    created_at: ClassVar[Timestamp] = Timestamp()
 
 
 class InsightWorkspace(Model):
@@ -124,7 +124,7 @@ class InsightBatch(Model):
     _emitted_at: str | None = field(default=None, name="emitted_at")
     errors: list[Any] = field(default_factory=list, name="__errors__")
 
-    emitted_at = Timestamp()
+    emitted_at: ClassVar[Timestamp] = Timestamp()
 
 
 def decode_insights(data: bytes) -> InsightBatch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import field
 
@@ -21,8 +21,8 @@ class Notification(Model):
     _alert_time: str | None = field(default=None, name="alert_time")
     _sent_at: str | None = field(default=None, name="sent_at")
 
-    alert_time = Timestamp()
-    sent_at = Timestamp()
+    alert_time: ClassVar[Timestamp] = Timestamp()
+    sent_at: ClassVar[Timestamp] = Timestamp()
 
 
 class NotificationPreferences(Model):
@@ -43,4 +43,4 @@ class NotificationRule(Model):
     schedule: str | None = None
     _created_at: str | None = field(default=None, name="created_at")
 
-    created_at = Timestamp()
+    created_at: ClassVar[Timestamp] = Timestamp()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from msgspec import field
 
 from .base import Model, Timestamp
@@ -50,7 +52,7 @@ class Object(Model):
     attributes: list[Attribute] | None = None
     _created_at: str | None = field(default=None, name="created_at")
 
-    created_at = Timestamp()
+    created_at: ClassVar[Timestamp] = Timestamp()
 
     def attribute(self, slug: str) -> Attribute | None:
         """Return the attribute with this slug, None when there is none or attributes were not asked for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, ClassVar, Generic, TypeVar, overload
 
 from msgspec import Raw, field
 
@@ -38,8 +38,8 @@ class Record(Model, gc=False):
     _updated_at: str | None = field(default=None, name="updated_at")
     _attributes: Raw = field(default_factory=_no_attributes, name="attributes")
 
-    created_at = Timestamp()
-    updated_at = Timestamp()
+    created_at: ClassVar[Timestamp] = Timestamp()
+    updated_at: ClassVar[Timestamp] = Timestamp()
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -102,5 +102,5 @@ class TypedRecord(Model, Generic[A]):
     _created_at: str | None = field(default=None, name="created_at")
     _updated_at: str | None = field(default=None, name="updated_at")
 
-    created_at = Timestamp()
-    updated_at = Timestamp()
+    created_at: ClassVar[Timestamp] = Timestamp()
+    updated_at: ClassVar[Timestamp] = Timestamp()

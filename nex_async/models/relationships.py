@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from msgspec import field
 
 from .base import Model, Timestamp
@@ -20,7 +22,7 @@ class RelationshipDefinition(Model):
     entity_2_to_1_predicate: str | None = None
     _created_at: str | None = field(default=None, name="created_at")
 
-    created_at = Timestamp()
+    created_at: ClassVar[Timestamp] = Timestamp()
 
 
 class Relationship(Model):
@@ -32,4 +34,4 @@ class Relationship(Model):
     entity_2_id: str | None = None
     _created_at: str | None = field(default=None, name="created_at")
 
-    created_at = Timestamp()
+    created_at: ClassVar[Timestamp] = Timestamp()

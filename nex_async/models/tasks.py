@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from msgspec import field
 
 from .base import Model, Timestamp
@@ -26,10 +28,10 @@ class Task(Model):
     _created_at: str | None = field(default=None, name="created_at")
     _archived_at: str | None = field(default=None, name="archived_at")
 
-    due_date = Timestamp()
-    completed_at = Timestamp()
-    created_at = Timestamp()
-    archived_at = Timestamp()
+    due_date: ClassVar[Timestamp] = Timestamp()
+    completed_at: ClassVar[Timestamp] = Timestamp()
+    created_at: ClassVar[Timestamp] = Timestamp()
+    archived_at: ClassVar[Timestamp] = Timestamp()
 
 
 class Note(Model):
@@ -43,5 +45,5 @@ class Note(Model):
     _created_at: str | None = field(default=None, name="created_at")
     _archived_at: str | None = field(default=None, name="archived_at")
 
-    created_at = Timestamp()
-    archived_at = Timestamp()
+    created_at: ClassVar[Timestamp] = Timestamp()
+    archived_at: ClassVar[Timestamp] = Timestamp()

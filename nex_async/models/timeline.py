@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import field
 
@@ -37,8 +37,8 @@ class TimelineTask(Model):
     _due_date: str | None = field(default=None, name="due_date")
     _completed_at: str | None = field(default=None, name="completed_at")
 
-    due_date = Timestamp()
-    completed_at = Timestamp()
+    due_date: ClassVar[Timestamp] = Timestamp()
+    completed_at: ClassVar[Timestamp] = Timestamp()
 
 
 class TimelineNote(Model):
@@ -104,4 +104,4 @@ class TimelineEvent(Model):
     children: list[TimelineEvent] = field(default_factory=list)
     _event_timestamp: str | None = field(default=None, name="event_timestamp")
 
-    event_timestamp = Timestamp()
+    event_timestamp: ClassVar[Timestamp] = Timestamp()

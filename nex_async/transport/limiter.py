@@ -143,13 +143,13 @@ class _Line(ABC):
 class WindowLimit(_Line):
     """At most `count` attempts in any `period` seconds: the published limits."""
 
-    MAX_WAITING = 1000
+    MAX_WAITING: float = 1000
     # A server may count in its own window, a little out of step with ours.
     MARGIN = 0.5
 
     def __init__(self, count: int, period: float) -> None:
         super().__init__()
-        self.active = True
+        self.active: bool = True
         self._count = count
         self._period = period + self.MARGIN
         self._used: deque[float] = deque(maxlen=count)
@@ -193,7 +193,7 @@ class AdaptiveLimit(_Line):
 
     def __init__(self) -> None:
         super().__init__()
-        self.active = False
+        self.active: bool = False
         self._rate = self.CEILING
         self._old_ceiling = self.CEILING
         self._next_slot = 0.0
@@ -255,8 +255,8 @@ class RetryBudget:
     __slots__ = ("capacity", "left")
 
     def __init__(self, capacity: float) -> None:
-        self.capacity = capacity
-        self.left = capacity
+        self.capacity: float = capacity
+        self.left: float = capacity
 
     def spend(self, cost: float) -> bool:
         """Take `cost`; return whether there was enough."""
@@ -318,5 +318,5 @@ class KeyState:
             "text": WindowLimit(10, 60.0),
             "connect": WindowLimit(10, 60.0),
         }
-        self.budget = RetryBudget(budget)
-        self.latch = AuthLatch()
+        self.budget: RetryBudget = RetryBudget(budget)
+        self.latch: AuthLatch = AuthLatch()

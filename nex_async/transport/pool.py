@@ -71,20 +71,20 @@ class SessionPool:
         proxy_from_env: bool = False,
         connector_factory: ConnectorFactory | None = None,
     ) -> None:
-        _positive("max_connections", max_connections)
-        _positive("keepalive", keepalive)
-        _positive("max_body", max_body)
-        if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
-            raise ConfigError("ssl must be an ssl.SSLContext; certificates are always verified otherwise")
         self.max_connections = max_connections
         self.keepalive = keepalive
         self.max_body = max_body
         self.ssl = ssl
         self.proxy = proxy
         self.proxy_from_env = proxy_from_env
+        self._closed = False
+        _positive("max_connections", max_connections)
+        _positive("keepalive", keepalive)
+        _positive("max_body", max_body)
+        if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
+            raise ConfigError("ssl must be an ssl.SSLContext; certificates are always verified otherwise")
         self._connector_factory = connector_factory or aiohttp.TCPConnector
         self._sets: dict[int, _ConnectionSet] = {}
-        self._closed = False
         _pools.add(self)
         # Not `__del__`: the collector may finalise what a pool holds before the pool itself, and aiohttp would warn of each.
         weakref.finalize(self, _release, self._sets)
@@ -172,8 +172,8 @@ class _ConnectionSet:
     def __init__(self, loop: asyncio.AbstractEventLoop, pool: SessionPool) -> None:
         self.loop = loop
         self.in_flight = 0
-        self.sweeper = Sweeper(loop)
-        self.limit = pool.max_connections
+        self.sweeper: Sweeper = Sweeper(loop)
+        self.limit: int = pool.max_connections
         self._pool = weakref.ref(pool)
         self._connectors: dict[Lane, aiohttp.BaseConnector] = {}
         self._sessions: set[aiohttp.ClientSession] = set()
@@ -290,11 +290,11 @@ class Binding:
     __slots__ = ("connections", "generation", "keys", "loop", "session", "stream_session", "tenant")
 
     def __init__(self, tenant: Tenant, connections: _ConnectionSet, keys: KeyState) -> None:
-        self.tenant = tenant
-        self.connections = connections
-        self.loop = connections.loop
-        self.keys = keys
-        self.generation = Tenant.generation
+        self.tenant: Tenant = tenant
+        self.connections: _ConnectionSet = connections
+        self.loop: asyncio.AbstractEventLoop = connections.loop
+        self.keys: KeyState = keys
+        self.generation: int = Tenant.generation
         self.session: aiohttp.ClientSession = tenant.user_session or connections.open_session(
             "request", tenant.headers, tenant.proxy
         )
@@ -398,19 +398,20 @@ class Tenant:
     ) -> None:
         self.pool = pool
         self.base_url = base_url
-        self.max_body = pool.max_body
+        self.max_body: int = pool.max_body
         self.user_session = user_session
         self.proxy = proxy
         self._budget = budget
         self._fingerprint = hashlib.blake2b(f"{base_url}\0".encode() + secret.reveal().encode(), digest_size=16).digest()
-        self.headers = CIMultiDict({
+        self.headers: CIMultiDict[str] = CIMultiDict({
             "Authorization": secret.authorization(),
             "User-Agent": f"nex-async/{__version__}",
             "X-Nex-Source": source,
             "Accept": "application/json",
             "Accept-Encoding": "gzip",
         })  # fmt: skip
-        self.stream_headers = CIMultiDict({**self.headers, "Accept": "text/event-stream", "Accept-Encoding": "identity"})
+        streaming = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
+        self.stream_headers: CIMultiDict[str] = CIMultiDict({**self.headers, **streaming})
         self._bindings: list[Binding] = []
         self._last: Binding | None = None
         if user_session is not None:

@@ -187,7 +187,7 @@ class ClientState:
 
     def __init__(self, tenant: Tenant | None) -> None:
         self.tenant = tenant
-        self.closed = False
+        self.closed: bool = False
         self.hook_errors = 0
         self.tasks: set[asyncio.Task[Any]] = set()
         self._idle: list[asyncio.Future[None]] = []
@@ -241,8 +241,8 @@ class Sender:
     __slots__ = ("settings", "state")
 
     def __init__(self, state: ClientState, settings: Settings) -> None:
-        self.state = state
-        self.settings = settings
+        self.state: ClientState = state
+        self.settings: Settings = settings
 
     def with_settings(self, settings: Settings) -> Sender:
         """Return a sender that differs in its settings only."""

@@ -204,7 +204,7 @@ async function showFaults() {
 
 function faultItem(fault) {
   const item = element("li"), button = element("button", "Remove");
-  const often = fault.times === null ? "until cleared" : `${fault.times} times`;
+  const often = fault.times === null ? "until cleared" : fault.times === 1 ? "once" : `${fault.times} times`;
   const told = element("code", `${fault.kind} on ${fault.route || "every operation"}, ${often}; struck ${fault.hits}`);
   button.type = "button";
   button.setAttribute("aria-label", `Remove fault ${fault.kind}`);
