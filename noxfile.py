@@ -64,3 +64,18 @@ def bench(session: nox.Session) -> None:
     """Run the benchmarks: ratios taken in one run. `-- --full` takes longer and wanders less."""
     session.install("-e", ".[dev,demo]")
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Throw many more requests at every operation of the emulator than the test suite does. `-- 2000` sets how many each."""
+    session.install("-e", ".[dev]")
+    examples = session.posargs[0] if session.posargs else "500"
+    session.run("python", "-m", "pytest", "tests/emulator/test_fuzz.py", env={"NEX_ASYNC_FUZZ_EXAMPLES": examples})
+
+
+@nox.session
+def console(session: nox.Session) -> None:
+    """Test the emulator's console in a headless Chromium: that of `NEX_ASYNC_CHROMIUM` or the first on the path."""
+    session.install("-e", ".[dev]", "playwright >= 1.44")
+    session.run("python", "-m", "pytest", "tests/console", *session.posargs)

@@ -39,8 +39,9 @@ def _show(row: dict[str, Any]) -> None:
     unit, scale = ("us", 1e6) if row["ours"] < 0.01 else ("s", 1.0)
     low, high = row["quartiles"]
     target = f"  target <= {row['target']:.2f}" if row["target"] else ""
+    ours, theirs = (f"{row[side] * scale:8.2f} {unit:2}" for side in ("ours", "theirs"))
     print(
-        f"{row['name']:34} {row['measure']:4} ours {row['ours'] * scale:8.2f} {unit:2} theirs {row['theirs'] * scale:8.2f} {unit:2} "
+        f"{row['name']:34} {row['measure']:4} ours {ours} theirs {theirs} "
         f"ratio {row['ratio']:.3f} (median {row['median']:.3f}, quartiles {low:.3f}-{high:.3f}){target}",
         flush=True,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import aiohttp
 import msgspec
@@ -56,8 +57,8 @@ async def compare(origin: str, *, count: int = 600, slices: int = 25) -> AsyncIt
         for concurrency in (1, 10, 100):
             yield await interleave(
                 f"one call, concurrency {concurrency}",
-                lambda: _spread(count, concurrency, ours),
-                lambda: _spread(count, concurrency, theirs),
+                partial(_spread, count, concurrency, ours),
+                partial(_spread, count, concurrency, theirs),
                 units=count,
                 slices=slices,
             )

@@ -2,7 +2,7 @@
 
 The server runs in a process of its own, held to one core where the system allows it; the driver is bare aiohttp
 connections, so what is measured is the server. Reported: requests per second by the wall clock, and the CPU
-microseconds the server spends per request.
+microseconds the server spends per request; then how the insight stream spreads.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import multiprocessing
 import os
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -25,6 +26,8 @@ import msgspec
 
 from nex_async.emulator import Emulator
 
+from . import listeners
+
 Step = Callable[[aiohttp.ClientSession, str, int], Awaitable[None]]
 _HEADERS = {"Authorization": "Bearer sk-local", "Content-Type": "application/json"}
 
@@ -35,7 +38,7 @@ def _cpu_seconds() -> float:
 
 
 async def _serve(path: str, channel: Connection) -> None:
-    async with Emulator(path) as emulator:
+    async with Emulator(path, switches={"rate_limits": "off"}) as emulator:
         channel.send(emulator.url)
         while await asyncio.to_thread(channel.recv) != "stop":
             channel.send(_cpu_seconds())
@@ -99,6 +102,10 @@ async def _objects(session: aiohttp.ClientSession, url: str, number: int) -> Non
     await _send(session, "GET", f"{url}/v1/objects", None)
 
 
+async def _ingest(session: aiohttp.ClientSession, url: str, number: int) -> None:
+    await _send(session, "POST", f"{url}/v1/context/text", listeners.text(number, 3))
+
+
 async def _drive(url: str, channel: Connection, step: Step, count: int, workers: int) -> tuple[float, float]:
     """Run `step` `count` times and return requests per second and server CPU microseconds per request."""
     numbers = iter(range(count))
@@ -124,11 +131,27 @@ async def _measure(path: str, scale: float, workers: int) -> None:
         ("search", _search, 2_000),
         ("create task", _task, 5_000),
         ("list objects", _objects, 5_000),
+        ("ingest text of 3 insights", _ingest, 3_000),
     ]
     async with _server(path) as (url, channel):
         for name, step, count in steps:
             rate, cpu = await _drive(url, channel, step, int(count * scale), workers)
             print(f"{name:28} {rate:12,.0f} {cpu:16,.0f}", flush=True)
+
+
+async def _measure_stream(path: str, scale: float, workers: int) -> None:
+    async with _server(path) as (url, channel):
+
+        async def cpu() -> float:
+            channel.send("cpu")
+            return float(channel.recv())
+
+        times = await listeners.spread(url, 500, max(3, int(40 * scale)))
+        print(
+            f"{'a batch to 500 listeners':28} {statistics.median(times):9.0f} ms {max(times):10.0f} ms at worst", flush=True
+        )
+        rate, cost = await listeners.sustain(url, int(2_000 * scale), workers, cpu)
+        print(f"{'insights/s to one listener':28} {rate:12,.0f} {cost:16,.0f}", flush=True)
 
 
 def main() -> None:
@@ -141,6 +164,8 @@ def main() -> None:
         for path in (":memory:", str(Path(directory) / "workspace.db")):
             print(f"\n{'memory' if path == ':memory:' else 'file':28} {'requests/s':>12} {'server CPU us':>16}")
             asyncio.run(_measure(path, arguments.scale, arguments.concurrency))
+            stream_path = path if path == ":memory:" else str(Path(directory) / "stream.db")
+            asyncio.run(_measure_stream(stream_path, arguments.scale, arguments.concurrency))
 
 
 if __name__ == "__main__":

@@ -64,18 +64,18 @@ async def compare(
     total = pages * size
     await _control(origin, page_size=size, total=total, delay=delay)
     url = f"{origin}/api/developers/v1/objects/company/records"
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session:
-        async with Nex(KEY, base_url=f"{origin}/api/developers") as nex:
-            for window in windows:
+    session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"})
+    async with session, Nex(KEY, base_url=f"{origin}/api/developers") as nex:
+        for window in windows:
 
-                async def ours(window: int = window) -> None:
-                    assert await _through_nex(nex, size, window) == total
+            async def ours(window: int = window) -> None:
+                assert await _through_nex(nex, size, window) == total
 
-                async def theirs(window: int = window) -> None:
-                    assert await _by_hand(session, url, total, size, window) == total
+            async def theirs(window: int = window) -> None:
+                assert await _by_hand(session, url, total, size, window) == total
 
-                name = f"{pages} pages x {size}, {delay * 1000:g} ms, window {window}"
-                yield await interleave(name, ours, theirs, units=1, slices=slices, kind="wall")
+            name = f"{pages} pages x {size}, {delay * 1000:g} ms, window {window}"
+            yield await interleave(name, ours, theirs, units=1, slices=slices, kind="wall")
     await _control(origin, delay=0)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl as ssl_module
-import urllib.request
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -307,9 +306,15 @@ def _tenant(
     if lax and not is_loopback(host):
         raise ConfigError("ssl does not verify the server's certificate and host name; that is refused except for loopback")
     proxy = pool.proxy
-    if proxy is None and pool.proxy_from_env and not urllib.request.proxy_bypass(host):
-        proxy = urllib.request.getproxies().get(urlsplit(url).scheme)
+    if proxy is None and pool.proxy_from_env:
+        proxy = _proxy_from_environment(urlsplit(url).scheme, host)
     return Tenant(pool, url, secret, source=source, budget=policy.budget, user_session=session, proxy=proxy)
+
+
+def _proxy_from_environment(scheme: str, host: str) -> str | None:
+    import urllib.request  # a sixth of the time it takes to load this SDK, for those who ask for it
+
+    return None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)
 
 
 _METHODS: dict[str, RetryClass] = {

@@ -60,10 +60,10 @@ class Secret:
             raise ConfigError(f"api_key must be a string, not {type(value).__name__}")
         value = MaskedStr(value)
         stripped = MaskedStr(value.strip())
-        if stripped != value:
-            warnings.warn("api_key has leading or trailing white space, which was removed", UserWarning, stacklevel=3)
         if not stripped:
             raise ConfigError("api_key is empty: pass api_key=, or set NEX_API_KEY")
+        if stripped != value:
+            warnings.warn("api_key has leading or trailing white space, which was removed", UserWarning, stacklevel=3)
         if not stripped.isascii() or not stripped.isprintable() or " " in stripped:
             raise ConfigError("api_key holds a control, space or non-ASCII character")
         if not stripped.startswith(("sk-", "nex_dev_")):

@@ -99,7 +99,11 @@ __all__ = [
 Sent: TypeAlias = Literal["no", "maybe", "yes"]
 """Whether the server may have seen the request: the only input of the write-retry rule."""
 
-_KEY = re.compile(r"(?:sk-|nex_dev_)[A-Za-z0-9_\-]{3,}|(?i:bearer)\s+[^\s\"',;]{4,}|NEX_API_KEY=[^\s\"',;]+")
+# A key starts a word, so that "ask-me" stays what it is, and may hold whatever a header takes but quotes and brackets.
+_KEY = re.compile(
+    r"(?<![A-Za-z0-9])(?:sk-|nex_dev_)[^\s\"'<>(){}\[\],;\\]{3,}|(?i:bearer)\s+[^\s\"',;]{4,}|NEX_API_KEY=[^\s\"',;]+"
+)
+_MAY_HOLD_KEY = re.compile(rb"sk-|nex_dev_|(?i:bearer)|NEX_API_KEY")
 
 
 def redact(text: str) -> str:
@@ -243,7 +247,7 @@ class DecodeError(NexError):
 
 
 def _redacted_bytes(raw: bytes) -> bytes:
-    if b"sk-" not in raw and b"earer" not in raw and b"nex_dev_" not in raw:
+    if not _MAY_HOLD_KEY.search(raw):
         return raw
     return redact(raw.decode("utf-8", "replace")).encode()
 

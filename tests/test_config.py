@@ -41,7 +41,7 @@ def key_of(*arguments: Any) -> str:
 
 
 def test_order_of_keys(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The argument wins over `NEX_API_KEY`, that over the active workspace, that over the flat file, that over the retired."""
+    """The argument wins over `NEX_API_KEY`, that over the active workspace, the flat file and the retired one."""
     places = [
         lambda: write(home / ".nex-mcp.json", {"api_key": "sk-retired"}),
         lambda: write(home / ".nex/config.json", {"api_key": "sk-flat", "active_workspace": "alder"}),
@@ -180,7 +180,7 @@ def test_base_url_forms(given_url: str, normal: str) -> None:
 )
 def test_x14_plain_http(url: str) -> None:
     """Plain http is refused for everything but loopback."""
-    with pytest.raises(ConfigError, match="plain http|usable host"):
+    with pytest.raises(ConfigError, match=r"plain http|usable host"):
         Nex(KEY, base_url=url)
 
 

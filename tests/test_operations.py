@@ -331,7 +331,7 @@ async def test_job_watch_ends_with_its_job(recorder: Recorder, client: Nex) -> N
         (lambda n: n.lists.add_member("5", None), "parent_id"),
         (lambda n: n.tasks.create(" "), "title"),
         (lambda n: n.tasks.create("x", priority="now"), "priority"),
-        (lambda n: n.tasks.create("x", due_date=datetime(2026, 1, 1)), "due_date"),  # noqa: DTZ001
+        (lambda n: n.tasks.create("x", due_date=datetime(2026, 1, 1)), "due_date"),
         (lambda n: n.tasks.create("x", entity_ids="123"), "entity_ids"),
         (lambda n: n.tasks.list(limit=501), "limit"),
         (lambda n: n.search("x" * 501), "query"),

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 Text: TypeAlias = str | UnsetType | None
 Flag: TypeAlias = bool | UnsetType | None
 Ids: TypeAlias = list[str] | UnsetType | None
 Attributes: TypeAlias = dict[str, Any]
+
+
+def _one_of(*words: str) -> Meta:
+    """Return what the document at `/openapi.json` says of a field; the operation itself refuses other words."""
+    return Meta(extra_json_schema={"enum": list(words)})
+
+
+ObjectType = Annotated[str, _one_of("person", "company", "custom", "deal")]
+AttributeType = Annotated[
+    str,
+    _one_of(
+        *("text", "number", "email", "phone", "url", "date", "boolean", "currency", "location", "select"),
+        *("social_profile", "domain", "full_name"),
+    ),
+]
+Cardinality = Annotated[str, _one_of("one_to_one", "one_to_many", "many_to_many")]
+Priority = Annotated[str, _one_of("unspecified", "low", "medium", "high", "urgent", "")]
+Direction = Annotated[str, _one_of("asc", "desc")]
+ListedType = Annotated[str, _one_of("contact", "company")]
+JobType = Annotated[str, _one_of("consolidation", "pattern_detection", "playbook_synthesis", "decay_sweep", "metrics")]
+Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+Query = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 500})]
 
 
 class CreateObject(msgspec.Struct):
@@ -20,7 +42,7 @@ class CreateObject(msgspec.Struct):
     slug: str
     name_plural: str | None = None
     description: str | None = None
-    type: str | None = None
+    type: ObjectType | None = None
 
 
 class UpdateObject(msgspec.Struct):
@@ -56,7 +78,7 @@ class CreateAttribute(msgspec.Struct):
 
     name: str
     slug: str
-    type: str
+    type: AttributeType
     description: str | None = None
     options: AttributeOptions | None = None
 
@@ -93,7 +115,7 @@ class UpdateRecord(msgspec.Struct):
 class CustomAttributes(msgspec.Struct):
     """The object form of `attributes` in a listing."""
 
-    mode: str
+    mode: Annotated[str, _one_of("custom")]
     slugs: list[str]
 
 
@@ -101,7 +123,7 @@ class Sort(msgspec.Struct):
     """The order of a listing."""
 
     attribute: str | None = None
-    direction: str | None = None
+    direction: Direction | None = None
 
 
 class ListRecords(msgspec.Struct):
@@ -132,7 +154,7 @@ class CreateListMember(msgspec.Struct):
 class CreateRelationshipDefinition(msgspec.Struct):
     """`POST /v1/relationships`."""
 
-    type: str
+    type: Cardinality
     entity_definition_1_id: str
     entity_definition_2_id: str
     entity_1_to_2_predicate: str | None = None
@@ -152,8 +174,8 @@ class CreateTask(msgspec.Struct):
 
     title: str
     description: Text = UNSET
-    priority: Text = UNSET
-    due_date: Text = UNSET
+    priority: Priority | UnsetType | None = UNSET
+    due_date: Moment | UnsetType | None = UNSET
     entity_ids: Ids = UNSET
     assignee_ids: Ids = UNSET
 
@@ -163,8 +185,8 @@ class UpdateTask(msgspec.Struct):
 
     title: Text = UNSET
     description: Text = UNSET
-    priority: Text = UNSET
-    due_date: Text = UNSET
+    priority: Priority | UnsetType | None = UNSET
+    due_date: Moment | UnsetType | None = UNSET
     is_completed: Flag = UNSET
     entity_ids: Ids = UNSET
     assignee_ids: Ids = UNSET
@@ -189,7 +211,7 @@ class UpdateNote(msgspec.Struct):
 class Search(msgspec.Struct):
     """`POST /v1/search`."""
 
-    query: str
+    query: Query
 
 
 class AddContext(msgspec.Struct):
@@ -211,7 +233,7 @@ class CreateAIListJob(msgspec.Struct):
     """`POST /v1/context/list/jobs`."""
 
     query: str
-    object_type: str | None = None
+    object_type: ListedType | None = None
     limit: int | None = None
     include_attributes: bool | None = None
 
@@ -219,7 +241,7 @@ class CreateAIListJob(msgspec.Struct):
 class TriggerCompounding(msgspec.Struct):
     """`POST /v1/compounding/trigger`."""
 
-    job_type: str
+    job_type: JobType
     dry_run: bool | None = None
 
 

@@ -32,7 +32,9 @@ _FILES = {
     "/_emulator/console.css": ("console.css", "text/css"),
     "/_emulator/console.js": ("console.js", "text/javascript"),
 }
-_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; frame-ancestors 'none'"
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; frame-ancestors 'none'"
+)
 _HEADERS = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 _SHOWN = 50
 _COUNTED = ("tasks", "notes", "relationships", "insights", "artifacts")
@@ -54,7 +56,7 @@ async def workspace(emulator: Emulator, request: web.BaseRequest) -> web.StreamR
 
 
 def _read_workspace(store: Store) -> dict[str, Any]:
-    counts = dict(store.rows("SELECT id, record_count FROM objects"))
+    counts: dict[int, int] = dict(store.rows("SELECT id, record_count FROM objects"))
     objects = [
         {"slug": each.slug, "name": each.name_plural or each.name, "type": each.type, "count": counts[each.id]}
         for each in store.schema.objects.values()

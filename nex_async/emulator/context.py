@@ -40,6 +40,7 @@ class _Ingest:
         self.store = store
         self.entities: dict[int, _Entity] = {}
         self.findings: list[Finding] = []
+        self._met: dict[Mention, int] = {}
 
     def read(self, content: str) -> None:
         """Take every sentence in: whom it mentions, then what it says."""
@@ -57,6 +58,13 @@ class _Ingest:
         self.findings += [Finding(kind, text, sure, everyone) for kind, text, sure in unplaced]
 
     def _resolve(self, mention: Mention) -> int | None:
+        """Return the record a mention means; within a text it always means the same."""
+        found = self._met.get(mention)
+        if found is None and (found := self._find(mention)) is not None:
+            self._met[mention] = found
+        return found
+
+    def _find(self, mention: Mention) -> int | None:
         """Return the record a mention means, made if an address or a domain is new."""
         if mention.email:
             return self._person(mention)

@@ -5,7 +5,6 @@ It is open to programs on this machine. An emulator that listens to others hides
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -89,9 +88,7 @@ async def requests(emulator: Emulator, request: web.BaseRequest) -> web.StreamRe
     if not (after.isascii() and after.isdigit()):
         raise bad_request("after must be the number of a request")
     entries = [
-        dataclasses.asdict(entry)
-        for entry in emulator.requests
-        if operation in (None, entry.operation) and entry.number > int(after[:18])
+        entry for entry in emulator.requests if operation in (None, entry.operation) and entry.number > int(after[:18])
     ]
     return json_reply({"requests": entries, "count": len(entries)})
 

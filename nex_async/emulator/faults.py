@@ -122,7 +122,7 @@ class FaultSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Whether the operation takes effect all the same; by default it does where the reply only fails on its way."""
     seconds: float | list[float] | None = None
     """How long, or the two ends of a range to draw from; None is until the fault is cleared."""
-    status: Annotated[int, Meta(ge=100, le=999)] = 500
+    status: Annotated[int, Meta(ge=200, le=999)] = 500
     body: str | None = None
     headers: dict[str, str] = {}
     retry_after: str | int | float | None = None
@@ -274,9 +274,22 @@ def _read(words: dict[str, Any]) -> FaultSpec:
     ends = spec.seconds if isinstance(spec.seconds, list) else [spec.seconds or 0.0] * 2
     if len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= _LONGEST:
         raise ValueError(f"seconds: must be a number from 0 to {_LONGEST:g}, or a range [low, high] of such")
-    if any(ord(character) < 32 for pair in spec.headers.items() for text in pair for character in text):
-        raise ValueError("headers: control characters cannot be sent")
+    _check_texts(spec)
     return spec
+
+
+def _check_texts(spec: FaultSpec) -> None:
+    """Refuse what cannot be sent."""
+    lines = {"headers": " ".join(f"{name} {value}" for name, value in spec.headers.items()), "retry_after": spec.retry_after}
+    for field, text in {**lines, "body": spec.body}.items():
+        try:
+            str(text).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{field}: text with half a surrogate pair is not UTF-8") from None
+        if field in lines and not str(text).isprintable():
+            raise ValueError(f"{field}: control characters cannot be sent")
+    if not all(name and name.isascii() and name.replace("-", "").replace("_", "").isalnum() for name in spec.headers):
+        raise ValueError("headers: a name has letters, digits, - and _ only")
 
 
 _PRESETS: dict[str, dict[str, Any]] = {

@@ -22,8 +22,10 @@ class Limits:
     window: float = 60.0
 
     def of(self, group: str) -> int | None:
-        """Return the limit of a route's group."""
-        return {"text": self.text, "connect": self.connect, "global": self.everything}.get(group)
+        """Return the limit of a route's group; those of the group `default` have none of their own."""
+        if group == "global":
+            return self.everything
+        return self.text if group == "text" else self.connect if group == "connect" else None
 
     def __str__(self) -> str:
         if self == Limits():
@@ -82,6 +84,8 @@ class RateLimiter:
 
     def admit(self, key: str, group: str, limits: Limits) -> float:
         """Count a request in and return 0, or return the seconds until it may come."""
+        if limits.everything is None and limits.of(group) is None:
+            return 0.0
         now = self._clock()
         held = [(name, limit) for name in (group, "global") if (limit := limits.of(name)) is not None]
         wait = max((self._wait(key, name, limit, limits.window, now) for name, limit in held), default=0.0)

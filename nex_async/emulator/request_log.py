@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
+import msgspec
+
 __all__ = ["Entry", "RequestLog", "fingerprint"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One request to the API."""
 
     number: int
@@ -88,7 +88,7 @@ class RequestLog:
     def end(self, entry: Entry, *, status: int, received: int, sent: int, fault: str) -> None:
         """Note what became of a request."""
         if entry.number in self._entries:
-            over = dataclasses.replace(entry, status=status, received=received, sent=sent, fault=fault)
+            over = msgspec.structs.replace(entry, status=status, received=received, sent=sent, fault=fault)
             self._entries[entry.number] = over
             self._tell(over)
 

@@ -11,4 +11,4 @@ __all__ = ["read_static"]
 @lru_cache(maxsize=16)
 def read_static(name: str) -> str:
     """Return the text of a file under `static`."""
-    return resources.files(__package__).joinpath("static").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("nex_async.emulator").joinpath("static").joinpath(name).read_text(encoding="utf-8")

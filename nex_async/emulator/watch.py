@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections import deque
 from typing import Any
 
@@ -54,7 +53,7 @@ class Watcher:
         await asyncio.sleep(_PAUSE)
         self._wake.clear()
         latest = {entry.number: entry for entry in self._requests}
-        news = {"requests": [dataclasses.asdict(entry) for entry in latest.values()], "insights": list(self._insights)}
+        news = {"requests": [msgspec.structs.asdict(entry) for entry in latest.values()], "insights": list(self._insights)}
         self._requests.clear()
         self._insights.clear()
         return b"data: " + msgspec.json.encode(news) + b"\n\n"

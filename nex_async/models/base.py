@@ -91,16 +91,20 @@ def decode(kind: type[T], data: bytes | msgspec.Raw) -> T:
     digits, null where a default exists becomes the default. Raises `DecodeError` with the JSON path of the fault.
     """
     hashable: Any = kind
+    # Nothing is raised inside an `except`: msgspec's own error, whose frames hold the reply, must not come along as context.
+    failure: DecodeError | None = None
     try:
         value: T = _decoder(hashable).decode(data)
         return value
     except msgspec.ValidationError:
-        return _decode_mended(kind, data)
+        pass
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raw = bytes(data)
-        if raw.startswith(_BOM):
-            return _decode_mended(kind, raw)
-        raise _decode_error(error, raw) from None
+        if not raw.startswith(_BOM):
+            failure = _decode_error(error, raw)
+    if failure is not None:
+        raise failure
+    return _decode_mended(kind, data)
 
 
 def _decode_mended(kind: type[T], data: bytes | msgspec.Raw) -> T:
@@ -115,7 +119,8 @@ def decode_any(data: bytes | msgspec.Raw) -> Any:
     try:
         return _generic.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _decode_error(error, raw) from None
+        failure = _decode_error(error, raw)
+    raise failure
 
 
 def convert(kind: type[T], value: Any, raw: bytes) -> T:
@@ -124,7 +129,8 @@ def convert(kind: type[T], value: Any, raw: bytes) -> T:
     try:
         return msgspec.convert(_mend(_shape(hashable), value), kind, strict=False)
     except (msgspec.ValidationError, RecursionError, OverflowError) as error:
-        raise _decode_error(error, raw) from None
+        failure = _decode_error(error, raw)
+    raise failure
 
 
 def _decode_error(error: Exception, raw: bytes) -> DecodeError:
@@ -257,6 +263,8 @@ def decode_rows(kind: Any, data: bytes) -> Rows[Any]:
     try:
         listing = _decoder(Listing[kind]).decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        listing = None
+    if listing is None:
         return _rows_one_by_one(kind, data)
     rows = listing.data
     return Rows(_other_rows(listing)[1] if rows is None else rows, [], listing)
@@ -284,5 +292,5 @@ def _rows_one_by_one(kind: Any, data: bytes) -> Rows[Any]:
             rows.append(decode(kind, raw))
         except DecodeError as error:
             error.path = f"{place}[{index}]{error.path[1:]}"
-            errors.append(error)
+            errors.append(error.with_traceback(None))  # which would hold on to the page
     return Rows(rows, errors, listing)

@@ -145,7 +145,7 @@ def decode_insights(data: bytes) -> InsightBatch:
             insights.append(convert(Insight, item, data))
         except DecodeError as error:
             error.path = f"$[{index}]{error.path[1:]}"
-            errors.append(error)
+            errors.append(error.with_traceback(None))
     batch = _envelope(envelope, data)
     batch.insights = insights
     batch.errors = errors

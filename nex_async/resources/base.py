@@ -210,9 +210,11 @@ def moment(name: str, value: Maybe[datetime | str | None]) -> Maybe[str | None]:
 
 def id_text(name: str, value: Id) -> str:
     """Return an id that goes into a body, as text. Raises `InvalidRequestError`."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
-        raise InvalidRequestError(f"{name} must be an id: a string that is not blank, or an integer", argument=name)
-    return str(value)
+    if isinstance(value, str) and value.strip():
+        return str.__str__(value)  # the text of an enum, not its name
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 128:
+        return str(int(value))
+    raise InvalidRequestError(f"{name} must be an id: a string that is not blank, or an integer", argument=name)
 
 
 def id_texts(name: str, values: Maybe[Sequence[Id] | None]) -> Maybe[list[str] | None]:

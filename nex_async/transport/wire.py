@@ -40,16 +40,21 @@ class Request(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A complete reply: status, headers (case-insensitive), body."""
+    """A complete reply: status, headers (case-insensitive), body. Its repr shows no content: a server may quote the key."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
+    def __repr__(self) -> str:
+        return f"<Reply {self.status}, {len(self.body)} bytes>"
+
 
 # ---- building -------------------------------------------------------------------------------------------------------
 
+_HUGE = 1 << 128
 _PLAIN = re.compile(r"[A-Za-z0-9_\-]{1,128}\Z")
+_DOTS = frozenset({".", ".."})
 _SLUGS = frozenset({"slug", "type", "provider"})
 
 
@@ -89,9 +94,11 @@ def path_segment(name: str, value: Id) -> str:
     if type(value) is str and _PLAIN.match(value):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+        return str(int(value)) if abs(value) < _HUGE else _refuse(name, "has too many digits for an id")
     if not isinstance(value, str):
         _refuse(name, f"must be a string or an integer, not {type(value).__name__}")
+    if type(value) is not str:
+        return path_segment(name, str.__str__(value))  # the text of an enum, not its name
     if not value.strip():
         _refuse(name, "must not be empty or blank")
     if name in _SLUGS:
@@ -103,7 +110,7 @@ def _quoted_segment(name: str, value: str) -> str:
     if len(value) > 4096:
         _refuse(name, "must not be longer than 4096 characters")
     for text in (value, unquote(value), unquote(unquote(value))):
-        if text.strip() in (".", "..", ""):
+        if text.strip() == "" or not _DOTS.isdisjoint(part.strip() for part in text.split("/")):
             _refuse(name, "must not be a dot segment")
         if "/" in text or "\\" in text:
             # connect tokens are base64 and may hold a slash; it travels encoded, and cannot be told from a path
@@ -126,8 +133,15 @@ def _refuse(name: str, why: str) -> NoReturn:
 
 def query_string(query: Query) -> str:
     """Return `?a=1&b=true`, each value encoded once; None is left out. Raises `InvalidRequestError`."""
-    pairs = [f"{quote(name, safe='')}={_query_value(name, value)}" for name, value in query.items() if value is not None]
+    pairs = [f"{_query_name(name)}={_query_value(name, value)}" for name, value in query.items() if value is not None]
     return "?" + "&".join(pairs) if pairs else ""
+
+
+def _query_name(name: str) -> str:
+    try:
+        return quote(name, safe="")
+    except (TypeError, ValueError):
+        _refuse("query", "has a name that is not a string of valid Unicode")
 
 
 def _query_value(name: str, value: QueryValue) -> str:
@@ -141,8 +155,8 @@ def _query_value(name: str, value: QueryValue) -> str:
         _refuse(name, f"cannot be sent in a query: {type(value).__name__}")
     try:
         return quote(str(value), safe=":")
-    except UnicodeEncodeError:
-        _refuse(name, "must be valid Unicode")
+    except ValueError:
+        _refuse(name, "must be valid Unicode, or a number of fewer digits")
 
 
 def rfc3339(name: str, value: datetime) -> str:
@@ -214,25 +228,33 @@ def check_headers(headers: Mapping[str, str], argument: str = "headers") -> dict
 
 def read(route: Route[T], reply: Reply) -> T:
     """Return what the operation promises, or raise the error the reply means."""
-    status, _, body = reply
-    if not 200 <= status < 300:
+    # Only `reply` is held here, and in what raises: a traceback with its locals must not show what a server quotes.
+    if not 200 <= reply.status < 300:
         raise error_of(route, reply)
+    failure: NexError | None = None
     try:
-        value = route.decode(body)
+        value = route.decode(reply.body)
     except DecodeError as error:
-        hidden = _hidden_error(body)
-        if hidden is not None:
-            raise error_of(route, Reply(hidden, reply.headers, body)) from None
-        if _cut_short(error, reply.headers):
-            raise BodyTruncated("the reply's body ended early", sent="maybe") from None
-        error.status = status
-        raise _with_hint(error, reply) from None
+        failure = _undecodable(route, reply, error)
+    if failure is not None:
+        raise failure
     # Some proxies answer 200 with an error in the body; where every field is optional it would pass for an empty reply.
-    if len(body) < 1024 and b'"code"' in body and b'"message"' in body:
-        hidden = _hidden_error(body)
+    if len(reply.body) < 1024 and b'"code"' in reply.body and b'"message"' in reply.body:
+        hidden = _hidden_error(reply.body)
         if hidden is not None:
-            raise error_of(route, Reply(hidden, reply.headers, body))
+            raise error_of(route, reply._replace(status=hidden))
     return value
+
+
+def _undecodable(route: Route[Any], reply: Reply, error: DecodeError) -> NexError:
+    """Return what a success means that is not what the operation promises."""
+    hidden = _hidden_error(reply.body)
+    if hidden is not None:
+        return error_of(route, reply._replace(status=hidden))
+    if _cut_short(error, reply.headers):
+        return BodyTruncated("the reply's body ended early", sent="maybe")
+    error.status = reply.status
+    return _with_hint(error, reply).with_traceback(None)
 
 
 def _cut_short(error: DecodeError, headers: Mapping[str, str]) -> bool:

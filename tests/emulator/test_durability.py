@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -17,6 +20,7 @@ from nex_async.errors import StorageCorrupt, StorageLocked
 from nex_async.storage import Database
 
 from .conftest import Api, Clock
+from .listening import listening
 
 _SERVE = """
     import asyncio, sys
@@ -105,6 +109,79 @@ async def test_a_kill_loses_nothing_that_was_answered(tmp_path: Path, answers: i
         for row in page["data"][:5]:
             events = (await api("GET", f"/v1/records/{row['id']}/timeline"))["data"]
             assert [each["event_type"] for each in events] == ["created"]
+
+
+_KILLED = """
+    import asyncio, os, sys
+    from nex_async.emulator import Emulator
+
+    async def serve():
+        async with Emulator(sys.argv[1], switches={"rate_limits": "off"}) as emulator:
+            print(os.getpid(), emulator.url, flush=True)
+            await asyncio.Event().wait()
+
+    for _ in range(int(sys.argv[2])):  # each child opens the file anew, and dies by SIGKILL
+        child = os.fork()
+        if not child:
+            asyncio.run(serve())
+        os.waitpid(child, 0)
+"""
+
+
+async def _write_until_killed(api: Api, pid: int, answers: int, numbers: Iterator[int], known: dict[str, set[str]]) -> None:
+    """Write, listen, and kill the server after so many answers; note in `known` what it had answered or announced."""
+    answered = 0
+
+    async def write() -> None:
+        nonlocal answered
+        for number in numbers:
+            task = await api("POST", "/v1/tasks", {"title": f"Call {number}"})
+            known["tasks"].add(task["id"])
+            await api("POST", "/v1/context/text", {"content": f"Person {number} <p{number}@x.io> asked for a demo."})
+            known["people"].add(f"p{number}@x.io")
+            answered += 2
+            if answered == answers:
+                os.kill(pid, signal.SIGKILL)
+
+    async def listen() -> None:
+        async with listening(api) as stream:
+            while True:
+                known["insights"].update(await stream.contents(1))
+
+    works = [asyncio.ensure_future(work()) for work in (write, write, write, listen)]
+    for outcome in await asyncio.gather(*works, return_exceptions=True):
+        assert isinstance(outcome, (aiohttp.ClientError, ConnectionError, AssertionError, asyncio.IncompleteReadError)), (
+            outcome
+        )
+
+
+async def _tasks(api: Api, offset: int) -> list[dict[str, str]]:
+    page: list[dict[str, str]] = (await api("GET", f"/v1/tasks?limit=500&offset={offset}"))["data"]
+    return page
+
+
+async def test_twenty_kills_lose_nothing(tmp_path: Path) -> None:
+    """Over 20 kills -9 during writes, nothing answered is lost, and nothing the stream announced is unknown to REST."""
+    path, numbers = tmp_path / "nex.db", iter(range(1_000_000))
+    known: dict[str, set[str]] = {"tasks": set(), "people": set(), "insights": set()}
+    command = [sys.executable, "-c", textwrap.dedent(_KILLED), str(path), "20"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for answers in range(2, 42, 2):
+            pid, url = (await asyncio.to_thread(process.stdout.readline)).split()
+            async with aiohttp.ClientSession() as session:
+                await _write_until_killed(Api(session, url, "sk-local"), int(pid), answers, numbers, known)
+    assert min(len(found) for found in known.values()) >= 200
+    async with Emulator(path) as emulator, aiohttp.ClientSession() as session:
+        api = Api(session, emulator.url, emulator.key)
+        tasks = {task["id"] for offset in (0, 500, 1000) for task in await _tasks(api, offset)}
+        assert known["tasks"] <= tasks
+        people = await api.rows("/v1/objects/person/records", limit=1000)
+        assert known["people"] <= {row["attributes"]["email_addresses"][0] for row in people}
+        stored = await emulator.run(lambda store: {content for (content,) in store.rows("SELECT content FROM insights")})
+        assert known["insights"] <= stored
+        shown = (await api("GET", "/v1/insights?limit=100"))["data"]
+        assert len(shown) == 100
 
 
 async def test_the_same_upsert_at_once_makes_one_record(api: Api) -> None:

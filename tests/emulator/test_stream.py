@@ -146,7 +146,9 @@ async def test_a_listener_that_does_not_read_is_dropped(clock: Clock) -> None:
     async with Emulator(clock=clock, switches=_FREE, listener_bound=3) as emulator, aiohttp.ClientSession() as session:
         api = Api(session, emulator.url, emulator.key)
         with socket.create_connection(("127.0.0.1", emulator.port)) as deaf:
-            request = f"GET /api/developers/v1/insights/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.key}\r\n\r\n"
+            request = (
+                f"GET /api/developers/v1/insights/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.key}\r\n\r\n"
+            )
             deaf.sendall(request.encode())
             await emulator.requests.wait_for("streamInsights")
             async with listening(api) as stream:

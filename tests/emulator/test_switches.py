@@ -97,7 +97,8 @@ async def _jobs(bench: Bench) -> Any:
 
 async def _attributes(bench: Bench) -> Any:
     values = {"location": {"city": "Leipzig"}, "email_addresses": ["ada@x.io"], "job_title": "Head"}
-    made = await bench.api.record(name="Ada Park", **values)
+    body = {"matching_attribute": "email_addresses", "attributes": {"name": "Ada Park", **values}}
+    made = await bench.api("PUT", "/v1/objects/person", body)
     one = (await bench("GET", f"/v1/records/{made['id']}")).json["attributes"]
     page = (await bench("POST", "/v1/objects/person/records", {"limit": 1})).json["data"][0]["attributes"]
     assert one == page
@@ -210,9 +211,11 @@ _ROWS: list[tuple[str, str, Probe, Callable[[Any], bool]]] = [
         "artifact_result",
         "lists",
         _artifact,
-        lambda result: result["insights"] == [{"content": _TEXT, "confidence": 0.6}]
-        if isinstance(result.get("insights"), list)
-        else False,
+        lambda result: (
+            result["insights"] == [{"content": _TEXT, "confidence": 0.6}]
+            if isinstance(result.get("insights"), list)
+            else False
+        ),
     ),
     ("job_envelope", "wrapped", _jobs, lambda jobs: all(list(job) == ["message"] for job in jobs)),
     ("attribute_encoding", "typed", _attributes, lambda values: values == _TYPED),

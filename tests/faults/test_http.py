@@ -1,6 +1,6 @@
 """Table H of the fault catalogue: what a server may answer, and what the caller sees of it."""
 
-# ruff: noqa: SIM117 - a server and its client, one inside the other, read better than side by side
+
 
 from __future__ import annotations
 

@@ -80,6 +80,13 @@ def _sides_that_leak(error: NexError) -> list[str]:
 def _locals_of(start: TracebackType | None) -> str:
     """Return the locals of our own frames, as a traceback with captured locals would show them."""
     frames = traceback.walk_tb(start)
-    ours = [(frame, line) for frame, line in frames if frame.f_code.co_filename.startswith(_PACKAGE)]
-    summary = traceback.StackSummary.extract(iter(ours), capture_locals=True)
-    return "\n".join(f"{name}={value}" for frame in summary for name, value in (frame.locals or {}).items())
+    ours = [frame for frame, _ in frames if frame.f_code.co_filename.startswith(_PACKAGE)]
+    return "\n".join(f"{name}={_repr_of(value)}" for frame in ours for name, value in frame.f_locals.items())
+
+
+def _repr_of(value: object) -> str:
+    """Return the repr of a value that a test may have made hard to print; ours always print."""
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):
+        return "(an integer or a nesting too large to print)"

@@ -47,8 +47,6 @@ class Recorder:
 
     async def _answer(self, request: web.Request) -> web.Response:
         raw = await request.read()
-        self.seen.append(
-            Seen(request.method, request.raw_path, dict(request.headers), json.loads(raw) if raw else None)
-        )
+        self.seen.append(Seen(request.method, request.raw_path, dict(request.headers), json.loads(raw) if raw else None))
         headers = {"Content-Type": self.content_type} if self.body else {}
         return web.Response(status=self.status, body=self.body, headers=headers)
