@@ -161,7 +161,7 @@ def _check_authority(argument: str, scheme: str, netloc: str, host: str, port: i
         raise ConfigError(f"{argument} must not hold user information")
     if port == 0 or netloc.endswith(":"):
         raise ConfigError(f"{argument} has no usable port")
-    if not (_HOST.match(host) and ".." not in host) and not _is_address(host):
+    if not (_HOST.match(host) and ".." not in host and "[" not in netloc) and not _is_address(host):
         raise ConfigError(f"{argument} has no usable host")
     if any(label.startswith("xn--") for label in host.split(".")):
         raise ConfigError(f"{argument} has an internationalised host name; the API has none")

@@ -167,7 +167,12 @@ def test_lazy_names_and_typed_names_are_the_same() -> None:
 @pytest.mark.parametrize("module", [name for name in MODULES if not name.endswith("__main__")])
 def test_all_is_true(module: str) -> None:
     """Every module that declares `__all__` has each of its names, and imports without a warning."""
-    loaded = importlib.import_module(module)
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("nex_async"):
+            raise
+        pytest.skip(f"needs {error.name}, which comes with an extra")
     for name in getattr(loaded, "__all__", ()):
         assert hasattr(loaded, name), name
 

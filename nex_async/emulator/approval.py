@@ -32,7 +32,7 @@ async def approval(emulator: Emulator, request: web.BaseRequest) -> web.StreamRe
     check_method(request, "GET", "POST")
     token = unquote(request.rel_url.raw_path.removeprefix(PLACE))
     if request.method == "GET":
-        return await _show(emulator, token, 200)
+        return await _show(emulator, token)
     if request.content_type == _FORM:
         form = parse_qs((await read_body(request)).decode(errors="replace"))
         given = form.get("identifier")
@@ -48,18 +48,18 @@ async def _connect_by_form(emulator: Emulator, token: str, identifier: str | Non
         await emulator.run(lambda store: approve(store, token, identifier))
     except ApiError as error:
         return _page("This cannot be connected", error.message, "", error.status)
-    return await _show(emulator, token, 200)
+    return await _show(emulator, token)
 
 
-async def _show(emulator: Emulator, token: str, status: int) -> web.StreamResponse:
+async def _show(emulator: Emulator, token: str) -> web.StreamResponse:
     try:
         name, is_connected, identifier = await emulator.run(lambda store: describe(store, token))
     except ApiError as error:
         return _page("This cannot be connected", error.message, "", error.status)
     if is_connected:
-        return _page(f"{name} is connected", "You can close this page.", "", status)
+        return _page(f"{name} is connected", "You can close this page.", "", 200)
     form = read_static("approval_form.html").replace("{{identifier}}", escape(identifier))
-    return _page(f"Connect {name}", "The embedded Nex asks in place of the real service.", form, status)
+    return _page(f"Connect {name}", "The embedded Nex asks in place of the real service.", form, 200)
 
 
 def _page(title: str, text: str, form: str, status: int) -> web.Response:

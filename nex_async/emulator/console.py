@@ -1,6 +1,7 @@
-"""The console at `/_emulator/`: a page for developers, and what it asks for. None of it counts as a call of the API:
+"""The console at `/_emulator/`: a page for developers, and what it asks for.
 
-it stands in no request log, meets no fault and no rate limit, and needs no key on this machine (see `control.admit`).
+None of it counts as a call of the API: it stands in no request log, meets no fault and no rate limit, and needs no key on
+this machine (see `control.admit`).
 """
 
 from __future__ import annotations

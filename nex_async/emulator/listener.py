@@ -24,7 +24,9 @@ class Listener:
     def __init__(self, request: web.BaseRequest, settings: Settings, bound: int, fault: Fault | None) -> None:
         self.settings = settings
         self.dropped = False
-        """Whether it fell behind its bound."""
+        """Whether it was cut off for not reading."""
+        self.over = asyncio.Event()
+        """Set when nothing more will be written."""
         self._request = request
         self._bound = bound
         self._fault = fault
@@ -45,7 +47,7 @@ class Listener:
         if self._ending or self._is_deaf(self._live):
             return
         if len(self._frames) >= self._bound:
-            self._drop()
+            self.drop()
             return
         if fault is None:
             self._frames.append(frame)
@@ -66,7 +68,8 @@ class Listener:
         fault = self._fault
         return fault is not None and fault.kind in ("silence", "mute") and event > fault.spec.events
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Cut the connection off, with whatever is queued."""
         self.dropped = True
         self._frames.clear()
         self._ending = "reset"
@@ -80,7 +83,8 @@ class Listener:
         self._notify()
 
     def close(self) -> None:
-        """Stop the timers."""
+        """Stop the timers and tell that it is over."""
+        self.over.set()
         for timer in self._timers:
             timer.cancel()
 

@@ -115,6 +115,7 @@ class Emulator:
             await database.open()
             store = await database.run(_open_store, self._clock, self._processing_delay)
             self._dispatcher = Dispatcher(database, store, self.keys, self._bench)
+            self.stream.open()
             self._runner = await self._listen(port)
             store.origin = self.url.removesuffix(PREFIX)
         except BaseException:

@@ -25,6 +25,8 @@ from nex_async.emulator.watch import Watcher
 __all__ = ["InsightStream"]
 
 _REPLAYED = 20
+_GRACE_SECONDS = 0.5
+"""How long a closing server waits for a listener to read what is queued for it."""
 _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 _ROUTE = routes.STREAM_INSIGHTS.name
 
@@ -45,16 +47,23 @@ class InsightStream:
         self.watchers: set[Watcher] = set()
         """Consoles; they see every batch, whatever fault its emission meets."""
         self._lagging: set[asyncio.Task[None]] = set()
+        self._is_open = False
 
     @property
     def listeners(self) -> int:
         """How many streams are open."""
         return len(self._listeners)
 
+    def open(self) -> None:
+        """Let listeners come."""
+        self._is_open = True
+
     async def answer(self, request: web.BaseRequest, settings: Settings, read: ReadStore) -> web.StreamResponse:
         """Serve one listener until it leaves, falls behind its bound, or the server ends the stream."""
         listener = Listener(request, settings, self._bound, self._connection_fault(settings))
         self._listeners[listener] = None
+        if not self._is_open:
+            listener.end()
         try:
             connected, replayed = await read(_read_beginning)
             listener.start(connected + _replay(replayed, settings))
@@ -99,7 +108,8 @@ class InsightStream:
             listener.put(frames[variant], struck)
 
     async def aclose(self) -> None:
-        """End every stream in good order."""
+        """End every stream in good order, and those that do not read by RST."""
+        self._is_open = False
         for watcher in self.watchers:
             watcher.end()
         for task in list(self._lagging):
@@ -107,6 +117,12 @@ class InsightStream:
         await asyncio.gather(*self._lagging, return_exceptions=True)
         for listener in list(self._listeners):
             listener.end()
+        ending = [asyncio.ensure_future(listener.over.wait()) for listener in self._listeners]
+        if ending:
+            await asyncio.wait(ending, timeout=_GRACE_SECONDS)
+        for listener in list(self._listeners):
+            listener.drop()
+        await asyncio.gather(*ending)
 
 
 def _variant(settings: Settings) -> Variant:

@@ -8,7 +8,7 @@ from nex_async.errors import StorageCorrupt
 
 __all__ = ["create_tables", "largest_id"]
 
-_VERSION = 1
+_VERSION = 2
 
 _TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -69,6 +69,7 @@ _TABLES = (
     # What compounding has learnt: a pattern of one record, or a playbook of the whole workspace.
     """CREATE TABLE knowledge (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, type TEXT NOT NULL, content TEXT NOT NULL,
         confidence REAL NOT NULL, record_id INTEGER, created_at INTEGER NOT NULL)""",
+    "CREATE INDEX knowledge_by_record ON knowledge (record_id, kind, type)",
     """CREATE TABLE notification_rules (id INTEGER PRIMARY KEY, name TEXT NOT NULL, prompt TEXT NOT NULL,
         is_enabled INTEGER NOT NULL, schedule TEXT NOT NULL, created_at INTEGER NOT NULL)""",
 )

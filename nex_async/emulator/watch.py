@@ -19,7 +19,7 @@ _KEEPALIVE = 15.0
 
 
 class Watcher:
-    """One console. It is told of everything, keeps the newest 500 of each kind, and hands them out at most ten times a second."""
+    """One console. It is told of everything, keeps the newest 500 of each kind, and hands them out ten times a second."""
 
     def __init__(self) -> None:
         self._requests: deque[Entry] = deque(maxlen=_MOST_WAITING)

@@ -349,7 +349,7 @@ class Binding:
             connections.in_flight -= 1
         if response is not None:
             response.close()
-        raise failure
+        raise failure from None
 
     async def open_stream(self, request: Request, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         """Send a request on the stream lane and return the reply with its body unread. Raises `TransportError`."""
@@ -369,7 +369,7 @@ class Binding:
             )
         except AIOHTTP_FAILURES as error:
             failure = failure_of(error, "headers", False)
-        raise failure
+        raise failure from None
 
     async def close(self) -> None:
         """Close this tenant's sessions; connections stay with the pool."""

@@ -237,7 +237,7 @@ def read(route: Route[T], reply: Reply) -> T:
     except DecodeError as error:
         failure = _undecodable(route, reply, error)
     if failure is not None:
-        raise failure
+        raise failure from None
     # Some proxies answer 200 with an error in the body; where every field is optional it would pass for an empty reply.
     if len(reply.body) < 1024 and b'"code"' in reply.body and b'"message"' in reply.body:
         hidden = _hidden_error(reply.body)

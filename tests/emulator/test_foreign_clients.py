@@ -24,10 +24,10 @@ async def ingest(api: Api, content: str) -> None:
 
 
 @pytest.fixture
-async def served(api: Api) -> AsyncIterator[Api]:
+async def served(api: Api) -> Api:
     """A workspace that holds one insight already."""
     await ingest(api, EARLIER)
-    yield api
+    return api
 
 
 async def test_aiohttp_sse_client_reads_the_stream(served: Api) -> None:

@@ -188,6 +188,24 @@ async def test_closing_ends_every_stream(clock: Clock, caplog: pytest.LogCapture
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
+async def test_closing_waits_for_no_deaf_listener(clock: Clock) -> None:
+    """A listener that does not read what is queued for it is cut off when the server closes."""
+    emulator = Emulator(clock=clock, switches=_FREE, listener_bound=10_000)
+    await emulator.start()
+    with socket.create_connection(("127.0.0.1", emulator.port)) as deaf:
+        request = "GET /api/developers/v1/insights/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n"
+        deaf.sendall(request.format(emulator.key).encode())
+        await emulator.requests.wait_for("streamInsights")
+        async with aiohttp.ClientSession() as session:
+            for _ in range(25):
+                await add(Api(session, emulator.url, emulator.key), "They asked for a demo. " * 400)
+        assert emulator.stream.listeners == 1
+        await asyncio.wait_for(emulator.aclose(), 1.5)
+        with pytest.raises(ConnectionResetError):
+            while deaf.recv(1 << 20):
+                continue
+
+
 async def test_the_stream_asks_for_key_and_scope(clock: Clock) -> None:
     """A stream that is refused is an ordinary JSON error."""
     keys = {"sk-all": None, "sk-other": ["record.read"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import sys
 import traceback
 from pathlib import Path
 from types import TracebackType
@@ -70,11 +71,20 @@ def _sides_that_leak(error: NexError) -> list[str]:
         "pickle": pickle.dumps(error).decode("latin-1"),
         "traceback": _locals_of(error.__traceback__),
     }
-    for name in ("__cause__", "__context__"):
-        other = getattr(error, name)
-        if other is not None and not isinstance(other, NexError):
-            sides[name] = repr(other) + _locals_of(other.__traceback__)
+    for other in chain_of(error):
+        if not isinstance(other, NexError):
+            sides["chain"] = repr(other) + _locals_of(other.__traceback__)
     return [side for side, text in sides.items() if leaked(text)]
+
+
+def chain_of(error: BaseException) -> list[BaseException]:
+    """Return what an error brings along: its cause and its context."""
+    chain = [error.__cause__]
+    # On Python 3.10 pytest-asyncio runs tasks of its own making, each step inside an `except`: everything that is raised
+    # gets a context that it has nowhere else.
+    if sys.version_info >= (3, 11) or not error.__suppress_context__:
+        chain.append(error.__context__)
+    return [other for other in chain if other is not None]
 
 
 def _locals_of(start: TracebackType | None) -> str:
