@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from .routes import Route
     from .transport.pool import SessionPool
     from .transport.retry import RetryPolicy
-    from .transport.sender import RequestDetails, RequestOptions, ResponseDetails, RetryDetails, deadline
+    from .transport.options import RequestDetails, RequestOptions, ResponseDetails, RetryDetails, deadline
 
 __all__ = [
     "UNSET",
@@ -202,11 +202,11 @@ _HOME = {
     "Route": ".routes",
     "SessionPool": ".transport.pool",
     "RetryPolicy": ".transport.retry",
-    "RequestDetails": ".transport.sender",
-    "RequestOptions": ".transport.sender",
-    "ResponseDetails": ".transport.sender",
-    "RetryDetails": ".transport.sender",
-    "deadline": ".transport.sender",
+    "RequestDetails": ".transport.options",
+    "RequestOptions": ".transport.options",
+    "ResponseDetails": ".transport.options",
+    "RetryDetails": ".transport.options",
+    "deadline": ".transport.options",
     "UNSET": "msgspec",
 }
 

@@ -31,18 +31,11 @@ from .resources.search import Search
 from .resources.tasks import Tasks
 from .routes import RetryClass, Route
 from .transport import wire
+from .transport.options import Hooks, RequestDetails, RequestOptions, ResponseDetails, RetryDetails, Settings
 from .transport.pool import SessionPool, Tenant
 from .transport.retry import RetryPolicy
-from .transport.sender import (
-    ClientState,
-    Hooks,
-    RequestDetails,
-    RequestOptions,
-    ResponseDetails,
-    RetryDetails,
-    Sender,
-    Settings,
-)
+from .transport.sender import Sender
+from .transport.state import ClientState
 
 if TYPE_CHECKING:
     from .emulator import Emulator
@@ -245,9 +238,7 @@ class Nex:
         return "<Nex, not configured>" if state is None else f"<Nex {self._url}{' closed' if state.closed else ''}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a Nex client cannot be pickled or copied: it holds a key and connections"
-        )
+        raise TypeError("a Nex client cannot be pickled or copied: it holds a key and connections")
 
 
 class _LocalNex(Nex):

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from ..client import Nex
-from ..transport.sender import ResponseDetails
+from ..transport.options import ResponseDetails
 from .companies import Listed, load
 
 __all__ = ["run"]

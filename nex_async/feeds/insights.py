@@ -15,7 +15,8 @@ from ..routes import STREAM_INSIGHTS
 from ..transport import wire
 from ..transport.body import read_error
 from ..transport.faults import AIOHTTP_FAILURES, failure_of
-from ..transport.sender import RequestOptions, Sender
+from ..transport.options import RequestOptions
+from ..transport.sender import Sender
 from .sse import SSEDecoder
 
 __all__ = ["InsightEvent", "InsightFeed"]

@@ -10,7 +10,7 @@ from .._typing import Unpack
 from ..feeds.jobs import Job
 from ..models import AIList
 from ..routes import CREATE_AI_LIST, GET_AI_LIST
-from ..transport.sender import RequestOptions
+from ..transport.options import RequestOptions
 from ..transport.wire import Id, path_segment
 from .base import Resource, choice, given, in_range, required_text
 

@@ -17,7 +17,8 @@ from ..models import TypedRecord
 from ..models.base import Rows, decode, decode_rows
 from ..paging import Kind, Limits, OnBadRow, Pager, Position, Source
 from ..routes import Route
-from ..transport.sender import RequestOptions, Sender
+from ..transport.options import RequestOptions
+from ..transport.sender import Sender
 from ..transport.wire import Id, Query, rfc3339
 
 __all__ = ["Attributes", "Resource", "Selection", "given"]

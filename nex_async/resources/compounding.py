@@ -11,7 +11,7 @@ from ..errors import InvalidRequestError
 from ..feeds.jobs import Job
 from ..models import CompoundingJob
 from ..routes import GET_COMPOUNDING_JOB, TRIGGER_COMPOUNDING
-from ..transport.sender import RequestOptions
+from ..transport.options import RequestOptions
 from ..transport.wire import Id, path_segment
 from .base import Resource, given
 

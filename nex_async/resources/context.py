@@ -8,7 +8,7 @@ from .._typing import Unpack
 from ..feeds.jobs import Job
 from ..models import Answer, Artifact
 from ..routes import ADD_TEXT, ASK, GET_ARTIFACT
-from ..transport.sender import RequestOptions
+from ..transport.options import RequestOptions
 from ..transport.wire import Id, path_segment
 from .base import Resource, given, required_text
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from .._typing import Unpack
 from ..models import Graph as GraphSlice
 from ..routes import GET_GRAPH, Route
-from ..transport.sender import RequestOptions
+from ..transport.options import RequestOptions
 from .base import Resource, in_range
 
 __all__ = ["Graph"]

@@ -14,7 +14,7 @@ from ..models.base import Listing
 from ..models.insights import decode_insights
 from ..paging import OnBadRow, Pager
 from ..routes import LIST_INSIGHTS, Route
-from ..transport.sender import RequestOptions
+from ..transport.options import RequestOptions
 from .base import Resource, in_range
 
 __all__ = ["Insights"]

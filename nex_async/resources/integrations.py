@@ -6,7 +6,7 @@ from .._typing import Unpack
 from ..models import ConnectStarted, ConnectStatus, Integration
 from ..paging import OnBadRow, Pager
 from ..routes import CONNECT, DISCONNECT, GET_CONNECT_STATUS, LIST_INTEGRATIONS
-from ..transport.sender import RequestOptions
+from ..transport.options import RequestOptions
 from ..transport.wire import Id
 from .base import Resource
 

@@ -20,7 +20,7 @@ from ..routes import (
     UPDATE_MEMBER,
     UPSERT_MEMBER,
 )
-from ..transport.sender import RequestOptions
+from ..transport.options import RequestOptions
 from ..transport.wire import Id
 from .base import (
     Attributes,

@@ -8,7 +8,7 @@ from .._typing import Unpack
 from ..models import Note
 from ..paging import OnBadRow, Pager
 from ..routes import CREATE_NOTE, DELETE_NOTE, GET_NOTE, LIST_NOTES, UPDATE_NOTE
-from ..transport.sender import RequestOptions
+from ..transport.options import RequestOptions
 from ..transport.wire import Id
 from .base import Resource, given, id_text, required_text
 

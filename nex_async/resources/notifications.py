@@ -19,7 +19,7 @@ from ..routes import (
     LIST_RULES,
     UPDATE_PREFERENCES,
 )
-from ..transport.sender import RequestOptions
+from ..transport.options import RequestOptions
 from ..transport.wire import Id
 from .base import Resource, given, in_range, moment, required_text
 

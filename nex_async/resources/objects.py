@@ -21,7 +21,7 @@ from ..routes import (
     UPDATE_ATTRIBUTE,
     UPDATE_OBJECT,
 )
-from ..transport.sender import RequestOptions
+from ..transport.options import RequestOptions
 from ..transport.wire import Id
 from .base import Resource, choice, given, required_text
 

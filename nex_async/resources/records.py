@@ -17,7 +17,7 @@ from ..routes import (
     UPSERT_RECORD,
     Route,
 )
-from ..transport.sender import RequestOptions
+from ..transport.options import RequestOptions
 from ..transport.wire import Id
 from .base import Attributes, Resource, Selection, in_range, record_listing, required_text, typed, values_of
 

@@ -16,7 +16,7 @@ from ..routes import (
     DELETE_RELATIONSHIP_DEFINITION,
     LIST_RELATIONSHIP_DEFINITIONS,
 )
-from ..transport.sender import RequestOptions
+from ..transport.options import RequestOptions
 from ..transport.wire import Id
 from .base import Resource, choice, given, id_text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .._typing import Unpack
 from ..models import SearchHit, SearchResults
 from ..routes import SEARCH
-from ..transport.sender import RequestOptions
+from ..transport.options import RequestOptions
 from .base import Resource, required_text
 
 __all__ = ["Search"]

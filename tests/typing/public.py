@@ -29,7 +29,7 @@ from nex_async import (
 from nex_async.models import AIList, Answer, Artifact, CompoundingJob, Insight, Note, Object, Rows, SearchHit, TimelineEvent
 from nex_async.paging import Prefetch
 from nex_async.routes import DELETE_TASK, GET_TASK, LIST_TASKS
-from nex_async.transport.sender import RetryDetails
+from nex_async.transport.options import RetryDetails
 
 if TYPE_CHECKING:
     from typing_extensions import assert_type

@@ -1,0 +1,155 @@
+"""What a caller may choose: options, timeouts, hooks and an outer deadline, and the settings they add up to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypedDict
+
+import aiohttp
+import msgspec
+
+from ..config import Timeouts
+from ..errors import InvalidRequestError, NexError, RequestSummary
+from ..routes import Deadline
+from . import wire
+from .retry import RetryPolicy
+
+__all__ = ["Hooks", "RequestDetails", "RequestOptions", "ResponseDetails", "RetryDetails", "Settings", "deadline"]
+
+_TOTAL: dict[Deadline, float] = {"standard": 60.0, "slow": 300.0, "stream": 60.0}
+_READ: dict[Deadline, float] = {"standard": 30.0, "slow": 120.0, "stream": 75.0}
+
+outer_deadline: ContextVar[float | None] = ContextVar("nex_async_deadline", default=None)
+
+
+@contextlib.contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Bound every call made inside the block, with all their retries and waits, by one deadline `seconds` from now.
+
+    Blocks nest; the nearest deadline holds. Calls raise `DeadlineExceeded`. Needs a running event loop.
+    """
+    until = asyncio.get_running_loop().time() + seconds
+    outer = outer_deadline.get()
+    token = outer_deadline.set(until if outer is None else min(outer, until))
+    try:
+        yield
+    finally:
+        outer_deadline.reset(token)
+
+
+class RequestOptions(TypedDict, total=False):
+    """What every method takes besides its own arguments."""
+
+    timeout: float | Timeouts
+    """Seconds for the whole call with its retries, or a `Timeouts`."""
+    retries: int
+    """How often a failed call is repeated; 0 sends exactly one request."""
+    headers: Mapping[str, str]
+    """Extra headers."""
+    idempotency_key: str
+    """Sent as `Idempotency-Key` with every attempt. The API ignores it today."""
+    retry_ambiguous: bool
+    """Whether a PATCH whose reply was lost is sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDetails:
+    """An attempt that is about to be made."""
+
+    request: RequestSummary
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseDetails:
+    """An attempt that ended: with a reply (`error` is None) or without. Times in seconds, sizes in bytes."""
+
+    request: RequestSummary
+    attempt: int
+    elapsed: float
+    status: int | None
+    size: int | None
+    error: NexError | None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDetails:
+    """A retry that is about to be waited for: why, and for how many seconds."""
+
+    request: RequestSummary
+    attempt: int
+    delay: float
+    error: NexError
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the user wants to hear of. Called on the loop; must not block. An exception in one is logged and counted."""
+
+    on_request: Callable[[RequestDetails], object] | None = None
+    on_response: Callable[[ResponseDetails], object] | None = None
+    on_retry: Callable[[RetryDetails], object] | None = None
+
+    def __bool__(self) -> bool:
+        return not (self.on_request is None and self.on_response is None and self.on_retry is None)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options a call starts from; a view of a client differs from it in nothing else."""
+
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    headers: dict[str, str] | None = None
+    hooks: Hooks = field(default_factory=Hooks)
+    plans: dict[Deadline, tuple[float, aiohttp.ClientTimeout]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        plans = {name: (self.total(name), self.attempt_timeout(name, self.total(name))) for name in _TOTAL}
+        object.__setattr__(self, "plans", plans)
+
+    def total(self, name: Deadline) -> float:
+        """Return the seconds the whole call may take."""
+        return _TOTAL[name] if self.timeouts.total is None else self.timeouts.total
+
+    def attempt_timeout(self, name: Deadline, remaining: float) -> aiohttp.ClientTimeout:
+        """Return the timeouts of an attempt that may take `remaining` seconds."""
+        timeouts = self.timeouts
+        read = _READ[name] if timeouts.read is None else timeouts.read
+        # The sweeper ends a call at its deadline, with all its attempts. Waiting for a connection ends a hair before it, so
+        # that a call which never got one is known to be unsent.
+        pool = min(remaining * 0.999, remaining if timeouts.pool is None else timeouts.pool + timeouts.connect)
+        return aiohttp.ClientTimeout(
+            total=None, connect=pool, sock_connect=timeouts.connect, sock_read=read, ceil_threshold=1e12
+        )
+
+    def merged(self, options: RequestOptions) -> Settings:
+        """Return these settings with a caller's options laid over them. Raises `ConfigError`, `InvalidRequestError`."""
+        changes: dict[str, Any] = {}
+        unknown = options.keys() - RequestOptions.__annotations__.keys()
+        if unknown:
+            raise InvalidRequestError(f"unknown option {min(unknown)!r}", argument=min(unknown))
+        if "timeout" in options:
+            changes["timeouts"] = _timeouts(options["timeout"])
+        if "retries" in options or "retry_ambiguous" in options:
+            retries = options.get("retries", self.policy.retries)
+            ambiguous = options.get("retry_ambiguous", self.policy.retry_ambiguous)
+            changes["policy"] = msgspec.structs.replace(self.policy, retries=retries, retry_ambiguous=ambiguous)
+        if "headers" in options or "idempotency_key" in options:
+            changes["headers"] = {**(self.headers or {}), **_extra_headers(options)}
+        return replace(self, **changes)
+
+
+def _timeouts(timeout: float | Timeouts) -> Timeouts:
+    return timeout if isinstance(timeout, Timeouts) else Timeouts(total=timeout)
+
+
+def _extra_headers(options: RequestOptions) -> dict[str, str]:
+    headers = dict(options.get("headers") or {})
+    if "idempotency_key" in options:
+        headers["Idempotency-Key"] = options["idempotency_key"]
+    return wire.check_headers(headers)
