@@ -65,9 +65,9 @@ if TYPE_CHECKING:
     from .models import Insight, Note, Object, Record, Task, TypedRecord
     from .paging import Page, Pager
     from .routes import Route
+    from .transport.options import RequestDetails, RequestOptions, ResponseDetails, RetryDetails, deadline
     from .transport.pool import SessionPool
     from .transport.retry import RetryPolicy
-    from .transport.options import RequestDetails, RequestOptions, ResponseDetails, RetryDetails, deadline
 
 __all__ = [
     "UNSET",
