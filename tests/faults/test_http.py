@@ -1,7 +1,5 @@
 """Table H of the fault catalogue: what a server may answer, and what the caller sees of it."""
 
-
-
 from __future__ import annotations
 
 import asyncio

@@ -1,7 +1,5 @@
 """Table N of the fault catalogue: what the network does to a call, and what the caller sees of it."""
 
-
-
 from __future__ import annotations
 
 import asyncio

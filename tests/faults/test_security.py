@@ -240,7 +240,20 @@ def test_x05_errors_pickle(kind: type[NexError]) -> None:
 # ---- X7 and X8: keys and headers ------------------------------------------------------------------------------------
 
 
-NO_KEYS = ["", " ", "\n", "sk-a\r\nX:", "sk-a\nb", "sk-a\x00b", "sk-a\tb", "sk-a b", "sk-\x7f", "sk-é", "sk-\u202e", "sk\ud800"]
+NO_KEYS = [
+    "",
+    " ",
+    "\n",
+    "sk-a\r\nX:",
+    "sk-a\nb",
+    "sk-a\x00b",
+    "sk-a\tb",
+    "sk-a b",
+    "sk-\x7f",
+    "sk-é",
+    "sk-\u202e",
+    "sk\ud800",
+]
 
 
 @pytest.mark.parametrize("key", NO_KEYS)
@@ -707,9 +720,7 @@ async def test_x30_tenants_do_not_mix() -> None:
     async with RawServer([serve(reply)]) as server, SessionPool(max_connections=4) as pool:
         policy = RetryPolicy(budget=1e6, retries=50)
         tenants = {name: client(server.url, pool=pool, key=key, retry=policy) for key, name in keys.items()}
-        tasks = {
-            (name, n): asyncio.ensure_future(nex.tasks.get(n)) for n in range(150) for name, nex in tenants.items()
-        }
+        tasks = {(name, n): asyncio.ensure_future(nex.tasks.get(n)) for n in range(150) for name, nex in tenants.items()}
         for (_, n), task in tasks.items():
             if n % 9 == 0:
                 await asyncio.sleep(0)
