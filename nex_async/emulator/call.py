@@ -47,10 +47,10 @@ class Call:
     __slots__ = ("body", "content_type", "path", "query")
 
     def __init__(self, path: Mapping[str, str], query: Mapping[str, str], body: bytes) -> None:
-        self.path = path
-        self.query = query
-        self.body = body
-        self.content_type = "application/json"
+        self.path: Mapping[str, str] = path
+        self.query: Mapping[str, str] = query
+        self.body: bytes = body
+        self.content_type: str = "application/json"
         """Of the reply; an operation may set another."""
 
     def decode(self, kind: type[_T]) -> _T:

@@ -140,14 +140,14 @@ class Fault:
         self.id = number
         self.spec = spec
         self.stage = _STAGES[spec.kind]
-        self.needs_reply = spec.kind in _WITH_REPLY
+        self.needs_reply: bool = spec.kind in _WITH_REPLY
         """Whether it spoils the reply the operation would give."""
-        self.applies = self.needs_reply if spec.apply is None else spec.apply
+        self.applies: bool = self.needs_reply if spec.apply is None else spec.apply
         """Whether the operation takes effect."""
         self.seen = 0
         self.hits = 0
         self.is_cleared = False
-        self.random = random.Random(spec.seed)
+        self.random: random.Random = random.Random(spec.seed)
 
     @property
     def kind(self) -> str:

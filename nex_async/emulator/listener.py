@@ -23,9 +23,9 @@ class Listener:
 
     def __init__(self, request: web.BaseRequest, settings: Settings, bound: int, fault: Fault | None) -> None:
         self.settings = settings
-        self.dropped = False
+        self.dropped: bool = False
         """Whether it was cut off for not reading."""
-        self.over = asyncio.Event()
+        self.over: asyncio.Event = asyncio.Event()
         """Set when nothing more will be written."""
         self._request = request
         self._bound = bound

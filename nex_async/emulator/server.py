@@ -58,14 +58,16 @@ class Emulator:
         listener_bound: int = 1000,
     ) -> None:
         given = {"sk-local": None} if keys is None else keys
-        self.keys = {key: None if scopes is None else frozenset(scopes) for key, scopes in given.items()}
+        self.keys: dict[str, frozenset[str] | None] = {
+            key: None if scopes is None else frozenset(scopes) for key, scopes in given.items()
+        }
         if not self.keys:
             raise ValueError("an emulator needs at least one API key")
         self.host = host
-        self.switches = Switches(switches)
-        self.faults = Faults()
-        self.requests = RequestLog(clock, _LOGGED_REQUESTS)
-        self.stream = InsightStream(self.faults, listener_bound)
+        self.switches: Switches = Switches(switches)
+        self.faults: Faults = Faults()
+        self.requests: RequestLog = RequestLog(clock, _LOGGED_REQUESTS)
+        self.stream: InsightStream = InsightStream(self.faults, listener_bound)
         self._bench = Bench(self.switches, self.faults, self.requests, RateLimiter(clock), self.stream, clock)
         self._path = path
         self._port = port

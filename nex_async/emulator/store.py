@@ -40,15 +40,15 @@ class Store:
 
     def __init__(self, connection: sqlite3.Connection, clock: Callable[[], float], processing_delay: float) -> None:
         self.connection = connection
-        self.processing_delay = int(processing_delay * MICROSECONDS)
+        self.processing_delay: int = int(processing_delay * MICROSECONDS)
         self._clock = clock
         self._ids = IdIssuer(largest_id(connection))
         self._schema: Schema | None = None
         self.emitted: list[Emission] = []
         """The batches the operation under way makes; the stream gets them after the commit."""
         self._hidden: dict[int, Callable[[], bool]] = {}
-        self.workspace_id = self._mark("workspace_id")
-        self.token_id = self._mark("token_id")
+        self.workspace_id: str = self._mark("workspace_id")
+        self.token_id: str = self._mark("token_id")
         """The id of whoever writes: the API does not tell keys of a workspace apart."""
         self.origin = ""
         """Where the emulator listens, such as `http://127.0.0.1:8080`; for the addresses it hands out."""

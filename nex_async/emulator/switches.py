@@ -111,7 +111,8 @@ class Switches(Mapping[str, "str | float"]):
     """The switches of a running server, readable as a mapping."""
 
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:
-        self._initial = self.settings = Settings().changed(values or {})
+        self.settings: Settings = Settings().changed(values or {})
+        self._initial = self.settings
 
     def __getitem__(self, name: str) -> str | float:
         return self.settings.shown()[name]

@@ -28,7 +28,7 @@ from ..routes import Route
 from . import wire
 from .options import RequestDetails, ResponseDetails, RetryDetails, Settings
 from .pool import Binding
-from .retry import Ambiguous, Retry, classify, decide
+from .retry import Ambiguous, Retry, RetryPolicy, classify, decide
 from .state import ClientState
 from .wire import Request
 
@@ -58,19 +58,19 @@ class Call:
         started: float,
         until: float,
     ) -> None:
-        self.state = state
-        self.settings = settings
-        self.policy = settings.policy
-        self.route = route
-        self.request = request
-        self.binding = binding
-        self.started = started
-        self.deadline = until
-        self.begun = started
+        self.state: ClientState = state
+        self.settings: Settings = settings
+        self.policy: RetryPolicy = settings.policy
+        self.route: Route[Any] = route
+        self.request: Request = request
+        self.binding: Binding = binding
+        self.started: float = started
+        self.deadline: float = until
+        self.begun: float = started
         self.attempts: list[Attempt] = []
         self.last: NexError | None = None
-        self.maybe_sent = False
-        self.summary = summary_of(route, request)
+        self.maybe_sent: bool = False
+        self.summary: RequestSummary = summary_of(route, request)
 
     async def before_attempt(self) -> aiohttp.ClientTimeout:
         """Wait for the limit, and return the timeouts of the next attempt. Raises what forbids to send it."""

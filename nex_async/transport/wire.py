@@ -231,19 +231,18 @@ def read(route: Route[T], reply: Reply) -> T:
     # Only `reply` is held here, and in what raises: a traceback with its locals must not show what a server quotes.
     if not 200 <= reply.status < 300:
         raise error_of(route, reply)
-    failure: NexError | None = None
     try:
         value = route.decode(reply.body)
     except DecodeError as error:
         failure = _undecodable(route, reply, error)
-    if failure is not None:
-        raise failure from None
-    # Some proxies answer 200 with an error in the body; where every field is optional it would pass for an empty reply.
-    if len(reply.body) < 1024 and b'"code"' in reply.body and b'"message"' in reply.body:
-        hidden = _hidden_error(reply.body)
-        if hidden is not None:
-            raise error_of(route, reply._replace(status=hidden))
-    return value
+    else:
+        # Some proxies answer 200 with an error in the body; where every field is optional it would pass for an empty reply.
+        if len(reply.body) < 1024 and b'"code"' in reply.body and b'"message"' in reply.body:
+            hidden = _hidden_error(reply.body)
+            if hidden is not None:
+                raise error_of(route, reply._replace(status=hidden))
+        return value
+    raise failure
 
 
 def _undecodable(route: Route[Any], reply: Reply, error: DecodeError) -> NexError:

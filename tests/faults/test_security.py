@@ -167,6 +167,11 @@ def test_x03_a_constructor_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path:
         config.write_text(content)
         config.chmod(0o600)
         assert not shows_key(attempt())
+    config.write_text(json.dumps({"api_key": KEY, "active_workspace": "alder"}))
+    damaged = tmp_path / ".nex/workspaces/alder/credentials.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    assert not shows_key(attempt())
 
 
 @pytest.mark.parametrize("text", ["{}\r\nX: y", "{}\x00", "\u00e9{}", "a {}", "{} b"])
@@ -591,7 +596,8 @@ async def test_x20_cookies_are_not_kept() -> None:
     """A cookie the server sets is never sent back, nor to another tenant on the same pool."""
     reply = json_reply({"id": "1"}, 200, {"Set-Cookie": "session=abc; Path=/"})
     async with RawServer([serve(lambda seen: reply)]) as server, SessionPool() as pool:
-        async with client(server.url, pool=pool) as one, client(server.url, pool=pool, key="sk-other-0123") as two:
+        url = server.url.replace("127.0.0.1", "localhost")  # aiohttp's own jar takes no cookies from an address
+        async with client(url, pool=pool) as one, client(url, pool=pool, key="sk-other-0123") as two:
             for nex in (one, two, one):
                 await nex.tasks.get(1)
         assert len(server.requests) == 3
