@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl as ssl_module
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -219,11 +220,12 @@ class Nex:
         New calls raise `ClientClosed` at once; those under way get `drain` seconds to finish, then end with `ClientClosed`.
         A pool or session that was passed in stays open.
         """
-        await self._state.drain(drain)
-        if self._state.tenant is not None:
-            await self._state.tenant.aclose()
-        if self._own_pool is not None:
-            await self._own_pool.aclose()
+        async with contextlib.AsyncExitStack() as closing:  # every step is taken, also when this task is cancelled
+            if self._own_pool is not None:
+                closing.push_async_callback(self._own_pool.aclose)
+            if self._state.tenant is not None:
+                closing.push_async_callback(self._state.tenant.aclose)
+            await self._state.drain(drain)
 
     async def __aenter__(self) -> Nex:
         if self._state.closed:

@@ -6,11 +6,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from nex_async import Nex
 from nex_async.emulator import Emulator
+from nex_async.emulator.faults import Kind
+from nex_async.emulator.switches import CHOICES
 
 from .harness.canary import KEY
 
@@ -54,3 +57,20 @@ def test_readme_names_the_two_commands() -> None:
     assert "def demo(" in sessions
     assert "def tests(" in sessions
     assert "nox -s tests" in (ROOT / ".ci" / "run").read_text()
+
+
+async def test_emulator_page_runs() -> None:
+    """What the page on the embedded Nex shows works as it stands."""
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "emulator.md").read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(block, "emulator.md", "exec", dont_inherit=True), names)  # as a reader would run it
+    await names["inside_a_test"]()  # type: ignore[operator]
+
+
+def test_emulator_page_names_every_switch_and_fault() -> None:
+    """The page lists each switch with its values, and each kind of fault."""
+    page = (ROOT / "docs" / "emulator.md").read_text()
+    for name, values in CHOICES.items():
+        assert f"| `{name}` | {', '.join(values)} |" in page
+    for name in (*Emulator().switches, *get_args(Kind)):
+        assert f"`{name}`" in page

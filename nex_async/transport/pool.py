@@ -217,8 +217,9 @@ class _ConnectionSet:
         self.sweeper.close()
         for session in list(self._sessions):
             await self.close_session(session)
-        for connector in list(self._connectors.values()):
-            await connector.close()
+        async with contextlib.AsyncExitStack() as every:  # also when this task is cancelled in the middle
+            for connector in self._connectors.values():
+                every.push_async_callback(connector.close)
 
     def drop(self) -> None:
         """Let go without a running loop: sockets are closed, nothing is awaited, nothing is warned about."""

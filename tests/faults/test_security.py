@@ -9,6 +9,7 @@ import json
 import logging
 import pickle
 import ssl
+import sys
 import traceback
 from collections.abc import Iterator
 from enum import Enum, IntEnum
@@ -650,7 +651,9 @@ TERMINAL = "fine\r\nINFO forged line\x1b[2J\x1b]0;x\x07\u202etxt\u2066\u200b\x00
 async def test_x22_hostile_words_are_escaped(field: str, caplog: pytest.LogCaptureFixture) -> None:
     """Line ends, terminal codes and bidi marks of a server's message reach neither a log nor an error's text."""
     caplog.set_level(logging.DEBUG)
-    reply = json_reply({field: TERMINAL * 50}, 500, {"X-Request-Id": "a\x1b[31mb"})
+    # In development mode aiohttp refuses a reply with such a header before we see it.
+    headers = {} if sys.flags.dev_mode else {"X-Request-Id": "a\x1b[31mb"}
+    reply = json_reply({field: TERMINAL * 50}, 500, headers)
     async with RawServer([serve(lambda seen: reply)]) as server, client(server.url) as nex:
         with pytest.raises(APIError) as caught:
             await nex.tasks.get("a\u202eb", retries=1)
