@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import weakref
 from typing import Any
 
 from ..errors import ClientClosed, ClientLoopError
@@ -20,6 +22,7 @@ class ClientState:
         self.hook_errors = 0
         self.tasks: set[asyncio.Task[Any]] = set()
         self._idle: list[asyncio.Future[None]] = []
+        _states.add(self)
 
     def enter(self) -> asyncio.Task[Any]:
         """Note the running task as busy. Raises `ClientClosed`, `ClientLoopError` outside a task."""
@@ -42,14 +45,23 @@ class ClientState:
     async def drain(self, seconds: float) -> None:
         """Refuse new calls, wait up to `seconds` for those under way, then end the rest with `ClientClosed`."""
         self.closed = True
+        if seconds > 0 and self._others():
+            await self._until_idle(seconds)
+        if others := self._others():
+            for task in others:
+                task.get_loop().call_soon_threadsafe(self._end, task)
+            await self._until_idle(_LEAVING)
+
+    def _others(self) -> list[asyncio.Task[Any]]:
+        """Return the busy tasks that can still end: not this one, and none whose loop was closed under it."""
         this = asyncio.current_task()
-        others = {task for task in self.tasks if task is not this}
-        if others and seconds > 0:
-            waiter = asyncio.get_running_loop().create_future()
-            self._idle.append(waiter)
-            await asyncio.wait([waiter], timeout=seconds)
-        for task in [task for task in self.tasks if task is not this]:
-            task.get_loop().call_soon_threadsafe(self._end, task)
+        self.tasks = {task for task in list(self.tasks) if not task.get_loop().is_closed()}
+        return [task for task in self.tasks if task is not this]
+
+    async def _until_idle(self, seconds: float) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._idle.append(waiter)
+        await asyncio.wait([waiter], timeout=seconds)
 
     def _end(self, task: asyncio.Task[Any]) -> None:
         if task in self.tasks:  # its call may have ended meanwhile, and the task is not ours to cancel
@@ -57,6 +69,20 @@ class ClientState:
 
 
 CLOSING = "nex_async client closed"
+_LEAVING = 1.0
+"""Seconds in which calls that were told to end do so; their connections are closed after them."""
+
+_states: weakref.WeakSet[ClientState] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """The parent's calls are not the child's to wait for, or to end."""
+    for state in list(_states):
+        state.tasks, state._idle = set(), []
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:
