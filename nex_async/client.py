@@ -32,7 +32,15 @@ from .resources.search import Search
 from .resources.tasks import Tasks
 from .routes import RetryClass, Route
 from .transport import wire
-from .transport.options import Hooks, RequestDetails, RequestOptions, ResponseDetails, RetryDetails, Settings
+from .transport.options import (
+    Hooks,
+    RequestDetails,
+    RequestOptions,
+    ResponseDetails,
+    RetryDetails,
+    Settings,
+    timeouts_from,
+)
 from .transport.pool import SessionPool, Tenant
 from .transport.retry import RetryPolicy
 from .transport.sender import Sender
@@ -77,13 +85,12 @@ class Nex:
         secret, url = resolve(api_key, base_url)
         own_pool = None if pool is not None else SessionPool()
         tenant = _tenant(pool or own_pool, url, secret, source, settings.policy, session)
-        self._begin(ClientState(tenant), settings, own_pool, url)
+        self._begin(ClientState(tenant, url), settings, own_pool)
 
-    def _begin(self, state: ClientState, settings: Settings, own_pool: SessionPool | None, url: str) -> None:
+    def _begin(self, state: ClientState, settings: Settings, own_pool: SessionPool | None) -> None:
         self._state = state
         self._sender = Sender(state, settings)
         self._own_pool = own_pool
-        self._url = url
 
     @classmethod
     def local(
@@ -192,22 +199,31 @@ class Nex:
     ) -> Any:
         """Send any request below the base URL and return its JSON (None for an empty reply): the way out for what is new.
 
-        `path` starts with `/v1/` and is taken as it is; put parameters into `query`. `retry_class` says how the request may
-        be repeated (by default: GET `read`, PUT `upsert`, PATCH and DELETE `state`, POST `create`).
+        `path` starts with `/v1/` and is not yet percent-encoded; put parameters into `query`. `retry_class` says how the
+        request may be repeated (by default: GET `read`, PUT `upsert`, PATCH and DELETE `state`, POST `create`).
         """
         route = _raw_route(method, path, retry_class)
         return await self._sender.send(route, (), query, body, options)
 
     def with_options(self, **options: Unpack[RequestOptions]) -> Nex:
-        """Return a cheap view of this client with other options: same connections, same limits, closed with it."""
-        view = Nex.__new__(Nex)
-        view._begin(self._state, self._sender.settings.merged(options), None, self._url)
+        """Return a cheap view of this client with other options: same connections, same limits.
+
+        A view lives and ends with its client; closing the view does nothing.
+        """
+        view = _View.__new__(_View)
+        view._client = self
+        view._begin(self._state, self._sender.settings.merged(options), None)
         return view
 
     @property
     def base_url(self) -> str:
         """The base URL calls go to."""
-        return self._url
+        return self._state.url
+
+    @property
+    def hook_errors(self) -> int:
+        """How many exceptions the hooks have raised; each was logged, and none disturbed a call."""
+        return self._state.hook_errors
 
     @property
     def closed(self) -> bool:
@@ -237,46 +253,57 @@ class Nex:
 
     def __repr__(self) -> str:
         state = getattr(self, "_state", None)  # not there yet when the constructor fails
-        return "<Nex, not configured>" if state is None else f"<Nex {self._url}{' closed' if state.closed else ''}>"
+        return "<Nex, not configured>" if state is None else f"<Nex {state.url}{' closed' if state.closed else ''}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Nex client cannot be pickled or copied: it holds a key and connections")
+
+
+class _View(Nex):
+    """A client's connections with other options."""
+
+    _client: Nex
+
+    async def aclose(self, *, drain: float = 5.0) -> None:
+        """Do nothing: a view ends with its client."""
+
+    async def __aenter__(self) -> Nex:
+        if self._state.tenant is None:
+            await self._client.__aenter__()  # an embedded Nex that nobody has started yet
+        return await super().__aenter__()
 
 
 class _LocalNex(Nex):
     """A client that brings its server along."""
 
     def __init__(self, db: str, settings: Settings, arguments: dict[str, Any]) -> None:
-        self._db = db
-        self._arguments = arguments
-        self._emulator: Emulator | None = None
-        self._begin(ClientState(None), settings, SessionPool(), "(embedded, not started)")
+        from .emulator import Emulator  # the one place below the command line that knows the embedded server
+
+        self._emulator: Emulator = Emulator(db, **arguments)
+        self._begin(ClientState(None, "(embedded, not started)"), settings, SessionPool())
 
     async def __aenter__(self) -> Nex:
         await super().__aenter__()
-        if self._emulator is None:
-            from .emulator import Emulator  # the one place below the command line that knows the embedded server
-
-            emulator = Emulator(self._db, **self._arguments)
-            await emulator.start()
-            self._emulator, self._url = emulator, emulator.url
-            secret = Secret(emulator.key)
+        state = self._state
+        if state.tenant is None:
+            await self._emulator.start()
+            state.url = self._emulator.url
+            secret = Secret(self._emulator.key)
             policy = self._sender.settings.policy
-            self._state.tenant = _tenant(self._own_pool, emulator.url, secret, "python-sdk", policy, None)
+            state.tenant = _tenant(self._own_pool, state.url, secret, "python-sdk", policy, None)
         return self
 
     async def aclose(self, *, drain: float = 5.0) -> None:
         try:
             await super().aclose(drain=drain)
         finally:
-            if self._emulator is not None:
-                await self._emulator.aclose()
+            await self._emulator.aclose()
 
 
 def _settings(
     timeout: float | Timeouts | None, retry: RetryPolicy | None, headers: Mapping[str, str] | None, hooks: Hooks
 ) -> Settings:
-    timeouts = timeout if isinstance(timeout, Timeouts) else Timeouts(total=timeout)
+    timeouts = timeouts_from(timeout, Timeouts())
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise ConfigError("retry must be a RetryPolicy")
     return Settings(timeouts, retry or RetryPolicy(), wire.check_headers(headers) if headers else None, hooks)

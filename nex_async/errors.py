@@ -236,7 +236,8 @@ class DecodeError(NexError):
     """A reply, or one row of it, is not what the operation promises.
 
     `path` is the JSON path of the fault, `raw` the first 4 KiB of the offending bytes, `status` the HTTP status.
-    A row's error raised by a pager carries `checkpoint`, from which `resume=` goes on after the row's page.
+    A row's error raised by a pager carries `checkpoint`, from which `resume=` goes on after the row's page; one raised by
+    `collect()` carries the good rows in `rows`.
     """
 
     def __init__(self, message: str = "", path: str = "$", raw: bytes = b"", status: int | None = None) -> None:
@@ -244,6 +245,7 @@ class DecodeError(NexError):
         self.path = path
         self.raw: bytes = _redacted_bytes(raw[:4096])
         self.status = status
+        self.rows: list[Any] | None = None
 
 
 def _redacted_bytes(raw: bytes) -> bytes:

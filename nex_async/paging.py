@@ -73,6 +73,13 @@ class Limits:
     stable: bool = False
     resume: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.on_bad_row not in ("raise", "skip"):
+            raise InvalidRequestError("on_bad_row must be 'raise' or 'skip'", argument="on_bad_row")
+        pages: object = self.max_pages
+        if isinstance(pages, bool) or not isinstance(pages, int) or pages < 1:
+            raise InvalidRequestError(f"max_pages must be an integer of at least 1, not {pages!r}", argument="max_pages")
+
 
 class Pager(Generic[T]):
     """A listing that pages by itself.
@@ -115,8 +122,14 @@ class Pager(Generic[T]):
     async def _first(self) -> Page[T]:
         page = await self._load(self._walk())
         if self._limits.max_items is not None:
-            page.items = page.items[: self._limits.max_items]
+            self._cut(page, self._limits.max_items, self._start)
         return page
+
+    def _cut(self, page: Page[T], most: int, position: Position) -> None:
+        """Cut a page to its first rows; going on from it then means to read it once more, so that no row is lost."""
+        if len(page.items) > most:
+            page.items = page.items[:most]
+            page.checkpoint = _checkpoint(self._source, position)
 
     def __aiter__(self) -> AsyncGenerator[T, None]:
         return self._rows(self._load)
@@ -128,20 +141,34 @@ class Pager(Generic[T]):
             return
         for walk in self._walks():
             while not walk.done:
+                position = walk.position
                 page = await self._load(walk)
                 if left is not None:
-                    page.items = page.items[:left]
+                    self._cut(page, left, position)
                     left -= len(page.items)
                 yield page
                 if left == 0:
                     return
 
     async def collect(self, *, max_items: int | None = None) -> list[T]:
-        """Return every row in a list, at most `max_items`."""
+        """Return every row in a list, at most `max_items`.
+
+        When rows could not be decoded, reads on to the end, then raises the first one's `DecodeError` with the good rows as
+        its `rows` (with ``on_bad_row="skip"``: returns them, and counts the others).
+        """
         pager = self if max_items is None else self.limit(max_items)
-        rows = [row async for row in pager]
-        self.skipped, self.unstable, self.exhausted = pager.skipped, pager.unstable, pager.exhausted
+        rows: list[T] = []
+        errors: list[DecodeError] = []
+        async for page in pager.pages():
+            rows += page.items
+            if pager._limits.max_items is None or len(rows) < pager._limits.max_items:
+                errors += page.errors
+        self.unstable, self.exhausted = pager.unstable, pager.exhausted
         self._checkpoint = pager._checkpoint
+        if errors and self._limits.on_bad_row == "raise":
+            errors[0].rows = rows
+            raise errors[0]
+        self.skipped = len(errors)
         return rows
 
     def prefetch(self, window: int) -> Prefetch[T]:
@@ -264,6 +291,7 @@ class Prefetch(Generic[T]):
         self._step = 0
         self._end: int | None = None
         self._open = False
+        self._iterator: AsyncGenerator[T, None] | None = None
 
     async def __aenter__(self) -> Prefetch[T]:
         self._open = True
@@ -272,6 +300,8 @@ class Prefetch(Generic[T]):
     async def __aexit__(self, *exc: object) -> None:
         self._open = False
         await self._drop()
+        if self._iterator is not None:
+            await self._iterator.aclose()
 
     async def _drop(self) -> None:
         tasks = [task for _, task in self._queue]
@@ -285,7 +315,10 @@ class Prefetch(Generic[T]):
                 task.exception()  # seen: a page nobody will read may fail in silence
 
     def __aiter__(self) -> AsyncGenerator[T, None]:
-        return self._pager._rows(self._load)
+        # One iterator for the life of the context: a loop that is left and taken up again goes on where it was.
+        if self._iterator is None:
+            self._iterator = self._pager._rows(self._load)
+        return self._iterator
 
     async def _load(self, walk: Walk[T]) -> Page[T]:
         if not self._open:
@@ -317,6 +350,8 @@ class Prefetch(Generic[T]):
         try:
             return decode()
         except DecodeError:
+            if not self._pager._source.asks_again:
+                raise
             # A garbled reply is worth one more try, which the ordinary way gives it.
             return await self._pager._source.fetch(position)
 
@@ -331,8 +366,11 @@ class Prefetch(Generic[T]):
         if self._next is None:
             self._step = walk.position - position
             self._next = walk.position
-        total = rows.listing.total
-        self._end = total if total is not None and total > 0 else None
+        total, most = rows.listing.total, self._pager._limits.max_items
+        ends = [total] if total is not None and total > 0 else []
+        if most is not None and isinstance(self._pager._start, int):
+            ends.append(self._pager._start + most)
+        self._end = min(ends, default=None)
         self._fill()
 
     def _fill(self) -> None:

@@ -39,6 +39,8 @@ class Source(Generic[T]):
     page_size: int | None = None
     silent_cap: int | None = None
     """A number of rows at which the server silently cuts the listing."""
+    asks_again: bool = True
+    """Whether a page that cannot be decoded may be asked for once more."""
 
     async def undecoded(self, position: Position) -> Callable[[], Rows[T]]:
         """Return the page at `position`, still to be decoded where the source can do so."""

@@ -8,7 +8,8 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, Generic, Protocol, TypeVar
 
-from ..errors import DecodeError, JobFailed, JobTimeout, NexError, NotFoundError
+from ..errors import DeadlineExceeded, DecodeError, InvalidRequestError, JobFailed, JobTimeout, NexError, NotFoundError
+from ..transport.options import deadline
 
 __all__ = ["Job"]
 
@@ -17,6 +18,7 @@ _log = logging.getLogger("nex_async.jobs")
 DEFAULT_TIMEOUT = 300.0
 _NOT_FOUND_GRACE = 10.0
 """Reads may lag writes: a 404 in the first seconds of a job's life is no answer yet."""
+_LEAST_PAUSE = 0.01
 _RUNNING = frozenset({"pending", "processing", "accepted", "running"})
 
 
@@ -86,7 +88,8 @@ class Job(Generic[S]):
     async def wait(self, *, timeout: float = DEFAULT_TIMEOUT, interval: float = 2.0) -> S:
         """Poll until the job ends, and return its final state.
 
-        `interval` is the first pause between polls in seconds; it grows to 10 seconds. Raises `JobFailed`, `JobTimeout`.
+        `timeout` bounds the whole wait, in seconds. `interval` is the first pause between polls; it grows to 10 seconds.
+        Raises `JobFailed`, `JobTimeout`.
         """
         async for state in self._states(timeout, interval):
             if not self.ended:
@@ -108,11 +111,13 @@ class Job(Generic[S]):
                 yield state
 
     async def _states(self, timeout: float, interval: float) -> AsyncGenerator[S, None]:
+        _positive("timeout", timeout)
+        _positive("interval", interval)
         loop = asyncio.get_running_loop()
         begun = loop.time()
         until, pause, second_look = begun + timeout, interval, False
         while True:
-            state = await self._tolerant_poll(loop.time() - begun)
+            state = await self._tolerant_poll(loop.time() - begun, until - loop.time())
             if state is not None:
                 if self.ended and not self._complete(state) and not second_look:
                     second_look, self.state = True, None  # a result may follow its status: look once more
@@ -123,13 +128,22 @@ class Job(Generic[S]):
                         return
             now = loop.time()
             if now >= until:
-                raise JobTimeout(f"{self.kind} {self.id} did not end within {timeout:g} s; it goes on", job_id=self.id)
-            await asyncio.sleep(min(pause * random.uniform(0.8, 1.2), until - now))
+                raise self._overdue()
+            await asyncio.sleep(min(max(_LEAST_PAUSE, pause) * random.uniform(0.8, 1.2), until - now))
             pause = min(10.0, pause * 1.5)
 
-    async def _tolerant_poll(self, age: float) -> S | None:
+    def _overdue(self) -> JobTimeout:
+        return JobTimeout(f"{self.kind} {self.id} did not end in time; it goes on at the server", job_id=self.id)
+
+    async def _tolerant_poll(self, age: float, left: float) -> S | None:
+        until = asyncio.get_running_loop().time() + left
         try:
-            return await self.poll()
+            with deadline(left):
+                return await self.poll()
+        except DeadlineExceeded:
+            if asyncio.get_running_loop().time() < until - 0.5:
+                raise  # the poll's own deadline, or one the caller set around the wait
+            raise self._overdue() from None
         except NotFoundError:
             if age >= _NOT_FOUND_GRACE or self.state is not None:
                 raise
@@ -146,6 +160,11 @@ class Job(Generic[S]):
 
     def __repr__(self) -> str:
         return f"<Job {self.kind} {self.id} {_status(self.state) or 'not yet polled'}>"
+
+
+def _positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise InvalidRequestError(f"{name} must be a positive number of seconds, not {value!r}", argument=name)
 
 
 def _status(state: JobState | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, TypeVar, overload
 
 from msgspec import Raw, field
@@ -23,7 +24,7 @@ def _no_attributes() -> Raw:
     return _NONE
 
 
-class Record(Model, gc=False):
+class Record(Model, gc=False, eq=False):
     """A row of an object, or a member of a list (then `id` is the membership's, and `attributes` are merged).
 
     `attributes` decode when first read; until then the record only holds the bytes they came in. A record that is kept
@@ -54,6 +55,27 @@ class Record(Model, gc=False):
         # The decoded dict takes the place of the bytes: a second read is free, and the page is let go.
         self._attributes = value  # type: ignore[assignment]
         return value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Record):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def _identity(self) -> tuple[Any, ...]:
+        fields = (self.id, self.object_id, self.type, self.workspace_id, self._created_at, self._updated_at)
+        try:
+            return *fields, self.attributes
+        except DecodeError:
+            return *fields, bytes(self._attributes)
+
+    def __repr__(self) -> str:
+        held: Any = self._attributes
+        shown = repr(held) if type(held) is dict else f"<{len(bytes(held))} bytes>"
+        return f"Record(id={self.id!r}, type={self.type!r}, attributes={shown})"
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the slugs of the attributes, as a mapping does."""
+        return iter(self.attributes)
 
     def __getitem__(self, slug: str) -> Any:
         return self.attributes[slug]

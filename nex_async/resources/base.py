@@ -79,7 +79,7 @@ class Resource:
             place = {key: position} if position else {}
             return self._sender.send(asked, path, {**query, "limit": limit, **place}, options=options)
 
-        return _pager(route, ask, kind, _name(route, path, query), limit, limits)
+        return _pager(route, ask, kind, _name(route, path, query), limit, limits, self._asks_again(options))
 
     def _listed(
         self,
@@ -98,7 +98,10 @@ class Resource:
         def ask(asked: Route[R], position: Position) -> Awaitable[R]:
             return self._sender.send(asked, path, body={**body, "offset": position}, options=options)
 
-        return _pager(route, ask, "offset", _name(route, path, body), limit, limits)
+        return _pager(route, ask, "offset", _name(route, path, body), limit, limits, self._asks_again(options))
+
+    def _asks_again(self, options: RequestOptions) -> bool:
+        return options.get("retries", self._sender.settings.policy.retries) != 0
 
 
 class _Ask(Protocol):
@@ -107,7 +110,9 @@ class _Ask(Protocol):
     def __call__(self, asked: Route[R], position: Position, /) -> Awaitable[R]: ...
 
 
-def _pager(route: Route[Rows[T]], ask: _Ask, kind: Kind, name: str, limit: int | None, limits: Limits) -> Pager[T]:
+def _pager(
+    route: Route[Rows[T]], ask: _Ask, kind: Kind, name: str, limit: int | None, limits: Limits, asks_again: bool
+) -> Pager[T]:
     later = _undecoded(route)
 
     def fetch(position: Position) -> Awaitable[Rows[T]]:
@@ -116,7 +121,7 @@ def _pager(route: Route[Rows[T]], ask: _Ask, kind: Kind, name: str, limit: int |
     def fetch_undecoded(position: Position) -> Awaitable[Callable[[], Rows[T]]]:
         return ask(later, position)
 
-    return Pager(Source(fetch, kind, name, fetch_undecoded, limit), limits)
+    return Pager(Source(fetch, kind, name, fetch_undecoded, limit, asks_again=asks_again), limits)
 
 
 @lru_cache(maxsize=256)

@@ -68,7 +68,7 @@ async def read_error(response: aiohttp.ClientResponse, cap: int) -> bytes:
         elif response.content.is_eof():
             await _collect(response, cap, chunks)
         else:
-            await asyncio.wait_for(_collect(response, cap, chunks), _ERROR_WAIT)
+            await _collect_in_time(response, cap, chunks)
         body = b"".join(chunks)[:cap]
         encoding = response.headers.get("Content-Encoding")
         return await _decompress(encoding.strip().lower(), body, cap) if encoding and body else body
@@ -77,6 +77,15 @@ async def read_error(response: aiohttp.ClientResponse, cap: int) -> bytes:
     except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
         response.close()
         return b"".join(chunks)[:cap]
+
+
+async def _collect_in_time(response: aiohttp.ClientResponse, cap: int, chunks: list[bytes]) -> None:
+    silence = asyncio.TimeoutError("the body of an error did not end")
+    timer = asyncio.get_running_loop().call_later(_ERROR_WAIT, response.content.set_exception, silence)
+    try:
+        await _collect(response, cap, chunks)
+    finally:
+        timer.cancel()
 
 
 async def _collect(response: aiohttp.ClientResponse, cap: int, chunks: list[bytes]) -> None:

@@ -20,7 +20,6 @@ from ..errors import (
     RateLimitError,
     RequestSummary,
     RetryBudgetExhausted,
-    Timeout,
     TransportError,
     printable,
 )
@@ -224,6 +223,6 @@ _HINTS = {
 
 
 def _outcome_unknown(route: Route[Any], error: NexError) -> OutcomeUnknownError:
-    what = "timed out" if isinstance(error, Timeout) else "failed"
     hint = _HINTS.get(route.name, "look whether it took effect before trying again")
-    return OutcomeUnknownError(f"the call {what} after it may have reached the server; {hint}", hint=hint)
+    status = f"HTTP {error.status}" if isinstance(error, APIError) else type(error).__name__
+    return OutcomeUnknownError(f"the call may or may not have taken effect ({status}: {error.message}); {hint}", hint=hint)

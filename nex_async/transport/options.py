@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ import aiohttp
 import msgspec
 
 from ..config import Timeouts
-from ..errors import InvalidRequestError, NexError, RequestSummary
+from ..errors import ConfigError, InvalidRequestError, NexError, RequestSummary
 from ..routes import Deadline
 from . import wire
 from .retry import RetryPolicy
@@ -94,6 +95,12 @@ class Hooks:
     on_response: Callable[[ResponseDetails], object] | None = None
     on_retry: Callable[[RetryDetails], object] | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("on_request", "on_response", "on_retry"):
+            hook = getattr(self, name)
+            if hook is not None and (not callable(hook) or inspect.iscoroutinefunction(hook)):
+                raise ConfigError(f"{name} must be an ordinary function: it is called on the loop, and not awaited")
+
     def __bool__(self) -> bool:
         return not (self.on_request is None and self.on_response is None and self.on_retry is None)
 
@@ -119,13 +126,20 @@ class Settings:
     def attempt_timeout(self, name: Deadline, remaining: float) -> aiohttp.ClientTimeout:
         """Return the timeouts of an attempt that may take `remaining` seconds."""
         timeouts = self.timeouts
-        read = _READ[name] if timeouts.read is None else timeouts.read
+        # Who asks for more patience than usual means it for a silent server too.
+        read = timeouts.read or max(_READ[name], timeouts.total or 0.0)
         # The sweeper ends a call at its deadline, with all its attempts. Waiting for a connection ends a hair before it, so
         # that a call which never got one is known to be unsent.
         pool = min(remaining * 0.999, remaining if timeouts.pool is None else timeouts.pool + timeouts.connect)
         return aiohttp.ClientTimeout(
             total=None, connect=pool, sock_connect=timeouts.connect, sock_read=read, ceil_threshold=1e12
         )
+
+    def seconds_left(self, name: Deadline) -> float:
+        """Return the seconds a call that begins now may take, an outer deadline included."""
+        outer = outer_deadline.get()
+        total = self.total(name)
+        return total if outer is None else max(0.0, min(total, outer - asyncio.get_running_loop().time()))
 
     def merged(self, options: RequestOptions) -> Settings:
         """Return these settings with a caller's options laid over them. Raises `ConfigError`, `InvalidRequestError`."""
@@ -134,7 +148,7 @@ class Settings:
         if unknown:
             raise InvalidRequestError(f"unknown option {min(unknown)!r}", argument=min(unknown))
         if "timeout" in options:
-            changes["timeouts"] = _timeouts(options["timeout"])
+            changes["timeouts"] = timeouts_from(options["timeout"], self.timeouts)
         if "retries" in options or "retry_ambiguous" in options:
             retries = options.get("retries", self.policy.retries)
             ambiguous = options.get("retry_ambiguous", self.policy.retry_ambiguous)
@@ -144,8 +158,9 @@ class Settings:
         return replace(self, **changes)
 
 
-def _timeouts(timeout: float | Timeouts) -> Timeouts:
-    return timeout if isinstance(timeout, Timeouts) else Timeouts(total=timeout)
+def timeouts_from(timeout: float | Timeouts | None, base: Timeouts) -> Timeouts:
+    """Return what a caller's `timeout` means: a `Timeouts` as it is, a number as another total for `base`."""
+    return timeout if isinstance(timeout, Timeouts) else msgspec.structs.replace(base, total=timeout)
 
 
 def _extra_headers(options: RequestOptions) -> dict[str, str]:

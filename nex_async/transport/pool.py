@@ -44,6 +44,8 @@ ConnectorFactory: TypeAlias = Callable[..., aiohttp.BaseConnector]
 # aiohttp rounds timeouts above its threshold up to whole seconds; ours are exact.
 _EXACT = 1e12
 _CONTENT_TYPE = ("Content-Type",)
+_MOST_KEYS = 4096
+"""So many keys are remembered, with what was learned of their limits, after their clients are gone."""
 _JSON_HEADERS = {"Content-Type": "application/json"}
 _STREAMED = 1 << 20
 """A body of more bytes is written piece by piece; aiohttp warns of writing it in one go."""
@@ -189,9 +191,10 @@ class _ConnectionSet:
 
     def key_state(self, fingerprint: bytes, budget: float) -> KeyState:
         """Return what the calls of one key share; it is found by a hash, never by the key."""
-        found = self._keys.get(fingerprint)
-        if found is None:
-            found = self._keys[fingerprint] = KeyState(budget)
+        found = self._keys.pop(fingerprint, None) or KeyState(budget)
+        self._keys[fingerprint] = found
+        if len(self._keys) > _MOST_KEYS:
+            del self._keys[next(iter(self._keys))]  # the one asked for longest ago; clients that hold it keep it
         return found
 
     def open_session(self, lane: Lane, headers: CIMultiDict[str], proxy: str | None) -> aiohttp.ClientSession:
@@ -328,6 +331,7 @@ class Binding:
                 timeout=timeout,
                 allow_redirects=False,
                 auto_decompress=False,
+                raise_for_status=False,
             )
             phase = "body"
             status = received.status
@@ -367,6 +371,7 @@ class Binding:
                 timeout=timeout,
                 allow_redirects=False,
                 auto_decompress=False,
+                raise_for_status=False,
             )
         except AIOHTTP_FAILURES as error:
             failure = failure_of(error, "headers", False)

@@ -32,10 +32,6 @@ class Sender:
         self.state: ClientState = state
         self.settings: Settings = settings
 
-    def with_settings(self, settings: Settings) -> Sender:
-        """Return a sender that differs in its settings only."""
-        return Sender(self.state, settings)
-
     async def send(
         self,
         route: Route[T],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import ClientClosed, ClientLoopError
 from .pool import Tenant
@@ -13,14 +13,23 @@ from .pool import Tenant
 __all__ = ["CLOSING", "ClientState"]
 
 
+class OpenStream(Protocol):
+    """A stream that ends with its client."""
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+
+
 class ClientState:
     """What a client and all its views share: the tenant, and the calls under way, for which closing waits."""
 
-    def __init__(self, tenant: Tenant | None) -> None:
+    def __init__(self, tenant: Tenant | None, url: str) -> None:
         self.tenant = tenant
+        self.url = url
         self.closed: bool = False
         self.hook_errors = 0
         self.tasks: set[asyncio.Task[Any]] = set()
+        self.streams: set[OpenStream] = set()
         self._idle: list[asyncio.Future[None]] = []
         _states.add(self)
 
@@ -43,8 +52,10 @@ class ClientState:
             self._idle.clear()
 
     async def drain(self, seconds: float) -> None:
-        """Refuse new calls, wait up to `seconds` for those under way, then end the rest with `ClientClosed`."""
+        """Refuse new calls, end open streams, wait up to `seconds` for calls under way, end the rest with `ClientClosed`."""
         self.closed = True
+        for stream in list(self.streams):
+            stream.abort()
         if seconds > 0 and self._others():
             await self._until_idle(seconds)
         if others := self._others():

@@ -154,7 +154,11 @@ def _query_value(name: str, value: QueryValue) -> str:
     if not isinstance(value, (str, int, float)):
         _refuse(name, f"cannot be sent in a query: {type(value).__name__}")
     try:
-        return quote(str(value), safe=":")
+        # an Enum that is a str or an int is sent as its value
+        text = (
+            str.__str__(value) if isinstance(value, str) else int.__repr__(value) if isinstance(value, int) else repr(value)
+        )
+        return quote(text, safe=":")
     except ValueError:
         _refuse(name, "must be valid Unicode, or a number of fewer digits")
 
