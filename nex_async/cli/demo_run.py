@@ -115,8 +115,8 @@ async def run(count: int | None = None) -> None:
         await _read_back(stage, len(ids))
         await _search(stage)
         await _lists(stage, listed, ids)
-        people = await _people(stage, listed, ids)
-        await _work(stage, people)
+        groups = await _people(stage, listed, ids)
+        await _work(stage, groups)
         await _timeline(stage, next(iter(ids.values())))
     _summary(stage, time.perf_counter() - began)
 
@@ -196,9 +196,12 @@ async def _lists(stage: Stage, listed: list[Listed], ids: dict[str, str]) -> Non
         done(f"{len(members)} members on {len(INDICES)} lists")
 
 
-async def _people(stage: Stage, listed: list[Listed], ids: dict[str, str]) -> list[tuple[str, str]]:
-    """Create the leaders of one index's companies and link them; return pairs of person and company ids."""
-    nex, pairs = stage.nex, list[tuple[str, str]]()
+async def _people(stage: Stage, listed: list[Listed], ids: dict[str, str]) -> list[tuple[str, ...]]:
+    """Create the leaders of one index's companies and link them.
+
+    Return for each company the ids of what belongs together: its leader, where the data name one, and itself.
+    """
+    nex, groups = stage.nex, list[tuple[str, ...]]()
     code = "await nex.relationships.create(person.id, definition_id=..., entity_1_id=..., entity_2_id=...)"
     async with stage.act("Link people to companies", code) as done:
         company, person = await nex.objects.get("company"), await nex.objects.get("person")
@@ -207,28 +210,32 @@ async def _people(stage: Stage, listed: list[Listed], ids: dict[str, str]) -> li
         )
 
         async def link(row: Listed) -> None:
+            if row.leader is None:
+                groups.append((ids[row.ticker],))
+                return
             leader = await nex.records.create("person", {"name": row.leader, "company": row.attributes["name"]})
             await nex.relationships.create(
                 leader.id, definition_id=leads.id, entity_1_id=leader.id, entity_2_id=ids[row.ticker]
             )
-            pairs.append((leader.id, ids[row.ticker]))
+            groups.append((leader.id, ids[row.ticker]))
 
-        await stage.each("linking", [row for row in listed if row.leader and "DAX" in row.indices], link)
-        done(f"{len(pairs)} people linked to the DAX companies they lead")
-    return pairs
+        await stage.each("linking", [row for row in listed if "DAX" in row.indices], link)
+        led = sum(len(group) > 1 for group in groups)
+        done(f"{led} people linked to the companies of the DAX they lead")
+    return groups
 
 
-async def _work(stage: Stage, people: list[tuple[str, str]]) -> None:
+async def _work(stage: Stage, groups: list[tuple[str, ...]]) -> None:
     nex = stage.nex
     code = 'await nex.tasks.create("Congratulate on the results", entity_ids=[person.id, company.id])'
     async with stage.act("Tasks and notes", code) as done:
 
-        async def attach(pair: tuple[str, str]) -> None:
-            task = await nex.tasks.create("Congratulate on the results", priority="high", entity_ids=pair)
-            await nex.notes.create("Annual meeting", content="Met at the annual meeting.", entity_id=pair[1])
+        async def attach(group: tuple[str, ...]) -> None:
+            task = await nex.tasks.create("Congratulate on the results", priority="high", entity_ids=group)
+            await nex.notes.create("Annual meeting", content="Met at the annual meeting.", entity_id=group[-1])
             await nex.tasks.update(task.id, is_completed=True)
 
-        await stage.each("attaching", people[:20], attach)
+        await stage.each("attaching", groups[:20], attach)
         completed = await nex.tasks.list(is_completed=True).collect()
         notes = await nex.notes.list().collect()
         done(f"{len(completed)} tasks created and completed, {len(notes)} notes attached")
