@@ -8,7 +8,16 @@ from typing import Any
 import aiohttp
 import pytest
 
-from nex_async import ConfigError, InvalidRequestError, Nex, NotFoundError, OutcomeUnknownError, Timeouts
+from nex_async import (
+    AuthenticationError,
+    ConfigError,
+    InvalidRequestError,
+    Nex,
+    NotFoundError,
+    OutcomeUnknownError,
+    SessionPool,
+    Timeouts,
+)
 from nex_async.emulator import Emulator
 from nex_async.errors import DecodeError
 from nex_async.models import Record
@@ -169,3 +178,18 @@ def test_a_record_stays_equal_when_it_is_read() -> None:
     assert one == other
     assert one != decode(Record, b'{"id":"1","attributes":{"name":"Bo"}}')
     assert "Ada" in repr(one)
+
+
+async def test_a_pool_remembers_so_many_keys(monkeypatch: pytest.MonkeyPatch, emulator: Emulator) -> None:
+    """What a pool knows of keys whose clients are gone is bounded; a client in use keeps what it has."""
+    monkeypatch.setattr("nex_async.transport.pool._MOST_KEYS", 3)
+    async with SessionPool() as pool, Nex(KEY, base_url=emulator.url, pool=pool) as lasting:
+        await lasting.objects.list()
+        kept = lasting._sender.bind().keys
+        for n in range(8):
+            async with Nex(f"sk-passing-{n}", base_url=emulator.url, pool=pool) as passing:
+                with pytest.raises(AuthenticationError):
+                    await passing.objects.list()
+        await lasting.objects.list()
+        assert len(pool.connections()._keys) == 3
+        assert lasting._sender.bind().keys is kept

@@ -24,6 +24,7 @@ from .sse import ServerSentEvent, SSEDecoder
 __all__ = ["InsightEvent", "InsightFeed"]
 
 Source: TypeAlias = Literal["replay", "live"]
+_REQUEST = wire.build(STREAM_INSIGHTS)
 _SOURCES: dict[str, Source] = {"insight.replay": "replay", "insight.batch.created": "live"}
 
 
@@ -86,7 +87,7 @@ class InsightFeed:
         if sender.state.closed:
             raise ClientClosed("the client is closed")
         settings = sender.settings.merged(self._options) if self._options else sender.settings
-        request = wire.build(STREAM_INSIGHTS, headers=settings.headers)
+        request = _REQUEST._replace(headers=settings.headers)
         failure: NexError
         try:
             return await asyncio.wait_for(self._connect(settings, request), settings.seconds_left("stream"))
@@ -142,7 +143,7 @@ class InsightFeed:
             except AIOHTTP_FAILURES as error:
                 failure = failure_of(error, "body", False)
             if self._response is not None:
-                raise describe(failure, STREAM_INSIGHTS, wire.build(STREAM_INSIGHTS))
+                raise describe(failure, STREAM_INSIGHTS, _REQUEST)
         if self._sender.state.closed:
             raise ClientClosed("the client was closed")
         return b""

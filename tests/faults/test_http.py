@@ -40,6 +40,9 @@ from nex_async.transport.wire import Reply
 
 from ..harness.canary import KEY
 from ..harness.raw_server import (
+    NO_WAIT,
+    ONCE,
+    TASK,
     Peer,
     RawServer,
     Seen,
@@ -54,10 +57,6 @@ from ..harness.raw_server import (
     serve,
 )
 from ..harness.virtual import Call, MemoryConnector, Outcome, VirtualWire, reply, run_virtual, virtual_client
-
-NO_WAIT = RetryPolicy(backoff_base=0.0, throttle_base=0.0)
-ONCE = RetryPolicy(retries=0)
-TASK = json_reply({"id": "1", "title": "x"})
 
 
 def client(server: RawServer, **arguments: Any) -> Nex:

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 import trustme
 
-from nex_async import Nex, RetryPolicy, SessionPool, Timeouts
+from nex_async import Nex, SessionPool, Timeouts
 from nex_async.errors import (
     APIError,
     BodyTruncated,
@@ -34,6 +34,9 @@ from nex_async.errors import (
 
 from ..harness.canary import KEY
 from ..harness.raw_server import (
+    NO_WAIT,
+    ONCE,
+    TASK,
     Peer,
     RawServer,
     Seen,
@@ -53,9 +56,6 @@ from ..harness.raw_server import (
 )
 from ..harness.virtual import MemoryConnector, MemoryTransport, run_virtual
 
-NO_WAIT = RetryPolicy(backoff_base=0.0, throttle_base=0.0)
-ONCE = RetryPolicy(retries=0)
-TASK = json_reply({"id": "1", "title": "x"})
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from nex_async import RetryPolicy
+
 __all__ = [
     "Peer",
     "RawServer",
@@ -242,3 +244,9 @@ def render(
 def json_reply(value: Any, status: int | str = "200 OK", headers: Mapping[str, str] | None = None) -> bytes:
     """Return a well-formed JSON reply."""
     return render(json.dumps(value).encode(), status, headers)
+
+
+NO_WAIT = RetryPolicy(backoff_base=0.0, throttle_base=0.0)
+"""Retries as usual, without their waits."""
+ONCE = RetryPolicy(retries=0)
+TASK = json_reply({"id": "1", "title": "x"})
