@@ -22,6 +22,7 @@ from .resources.context import Context
 from .resources.graph import Graph
 from .resources.insights import Insights
 from .resources.integrations import Integrations
+from .resources.jobs import Jobs
 from .resources.lists import Lists
 from .resources.notes import Notes
 from .resources.notifications import Notifications
@@ -178,6 +179,11 @@ class Nex:
     def compounding(self) -> Compounding:
         """Jobs that consolidate and age insights."""
         return Compounding(self._sender)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """Many jobs at once."""
+        return Jobs(self._sender)
 
     @cached_property
     def notifications(self) -> Notifications:

@@ -14,7 +14,13 @@
     ├── PaginationError             the server's paging contradicts itself
     ├── DecodeError                 a reply is not what the operation promises
     ├── JobFailed                   a job ended in failure
+    ├── JobExpired                  a job's id is known no more
     ├── JobTimeout                  a job did not end in time (also TimeoutError)
+    ├── FeedClosed                  a feed or a queue behind it has ended; nothing more comes
+    ├── FeedOverflow                a reader of a feed fell too far behind, and had asked to be told so
+    ├── GapError                    insights may be missing from a feed that was asked to raise then
+    ├── CheckpointError             a checkpoint cannot be used here
+    │   └── TenantMismatch          it belongs to another workspace
     ├── StorageError                a local SQLite file
     │   ├── StorageLocked           another process holds it
     │   ├── StorageCorrupt          it is damaged
@@ -56,6 +62,7 @@ __all__ = [
     "BadRequestError",
     "BodyTooLarge",
     "BodyTruncated",
+    "CheckpointError",
     "ClientClosed",
     "ClientLoopError",
     "ConfigError",
@@ -65,8 +72,12 @@ __all__ = [
     "DNSError",
     "DeadlineExceeded",
     "DecodeError",
+    "FeedClosed",
+    "FeedOverflow",
+    "GapError",
     "GoneError",
     "InvalidRequestError",
+    "JobExpired",
     "JobFailed",
     "JobTimeout",
     "NexError",
@@ -88,6 +99,7 @@ __all__ = [
     "StorageFull",
     "StorageLocked",
     "TLSError",
+    "TenantMismatch",
     "Timeout",
     "TransportError",
     "TruncatedResultWarning",
@@ -263,12 +275,44 @@ class JobFailed(NexError):
         self.payload = payload
 
 
+class JobExpired(NexError):
+    """The server knows a job no more (HTTP 410): it, or the token it was followed by, is too old. `job_id` names it."""
+
+    def __init__(self, message: str = "", job_id: str | None = None) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
 class JobTimeout(NexError, TimeoutError):
     """A job did not end before the caller's deadline; it goes on at the server. `job_id` is what `attach` takes."""
 
     def __init__(self, message: str = "", job_id: str | None = None) -> None:
         super().__init__(message)
         self.job_id = job_id
+
+
+class FeedClosed(NexError):
+    """A feed, or a queue behind it, has ended; nothing more comes."""
+
+
+class FeedOverflow(NexError):
+    """A reader of a feed fell further behind than its queue holds, and had asked for `overflow="raise"`."""
+
+
+class GapError(NexError):
+    """Insights may be missing, and the feed was asked to raise then. `gap` says from when to when, and why."""
+
+    def __init__(self, message: str = "", gap: Any = None) -> None:
+        super().__init__(message)
+        self.gap = gap
+
+
+class CheckpointError(NexError):
+    """A checkpoint cannot be used here: it was made by another version, or for another purpose."""
+
+
+class TenantMismatch(CheckpointError):
+    """A checkpoint belongs to another workspace than the key, or the workspace changed under a running feed."""
 
 
 class StorageError(NexError):

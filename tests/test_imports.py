@@ -21,7 +21,7 @@ LAYERS = [
     {"routes"},
     {"transport"},
     {"walk", "paging", "feeds", "bulk"},
-    {"resources"},
+    {"compat", "resources"},
     {"client"},
     {"cli", "testing", "__main__"},
 ]

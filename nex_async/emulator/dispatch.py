@@ -8,7 +8,6 @@ import dataclasses
 import logging
 import random
 import sqlite3
-import time
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from math import ceil
@@ -112,7 +111,9 @@ class Dispatcher:
         self._note(visit, outcome)
         if isinstance(outcome, web.StreamResponse):
             return outcome
-        return web.Response() if outcome is None else outcome.response()
+        response = web.Response() if outcome is None else outcome.response()
+        response.headers["Date"] = formatdate(bench.clock(), usegmt=True)
+        return response
 
     def _note(self, visit: _Visit, outcome: _Outcome) -> None:
         self._bench.requests.end(
@@ -187,7 +188,8 @@ class Dispatcher:
         self._check_scope(route, self._keys[visit.key], settings)
         self._check_limit(visit.key, route, settings)
         if route is routes.STREAM_INSIGHTS:
-            return await self._bench.stream.answer(visit.request, settings, self.run)
+            date = formatdate(self._bench.clock(), usegmt=True)
+            return await self._bench.stream.answer(visit.request, settings, self.run, date)
         operation = _operation(route)
         if visit.body is None:
             visit.body = await read_body(visit.request)
@@ -220,7 +222,7 @@ class Dispatcher:
         if settings.retry_after == "seconds":
             headers["Retry-After"] = str(ceil(wait))
         elif settings.retry_after == "date":  # by the clock the Date header goes by
-            headers["Retry-After"] = formatdate(ceil(time.time() + wait), usegmt=True)
+            headers["Retry-After"] = formatdate(ceil(self._bench.clock() + wait), usegmt=True)
         message = f"rate limit exceeded for {route.name} ({settings.rate_limits}): try again in {ceil(wait)} s"
         raise ApiError(429, message, headers, is_bare=settings.rate_limit_body == "empty")
 

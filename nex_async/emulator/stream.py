@@ -58,8 +58,8 @@ class InsightStream:
         """Let listeners come."""
         self._is_open = True
 
-    async def answer(self, request: web.BaseRequest, settings: Settings, read: ReadStore) -> web.StreamResponse:
-        """Serve one listener until it leaves, falls behind its bound, or the server ends the stream."""
+    async def answer(self, request: web.BaseRequest, settings: Settings, read: ReadStore, date: str) -> web.StreamResponse:
+        """Serve one listener until it leaves, falls behind its bound, or the server ends it; `date` is the present."""
         listener = Listener(request, settings, self._bound, self._connection_fault(settings))
         self._listeners[listener] = None
         if not self._is_open:
@@ -67,7 +67,7 @@ class InsightStream:
         try:
             connected, replayed = await read(_read_beginning)
             listener.start(connected + _replay(replayed, settings))
-            response = web.StreamResponse(headers=_HEADERS)
+            response = web.StreamResponse(headers={**_HEADERS, "Date": date})
             await listener.serve(response)
             return response
         finally:

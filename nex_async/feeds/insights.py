@@ -1,174 +1,338 @@
-"""InsightFeed: the insights of one stream connection, one event for each."""
+"""InsightFeed: the insights of a workspace as they come, none lost and none twice, as far as the API allows."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import os
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from datetime import datetime
+from typing import Any, Literal, TypeAlias, overload
 
-import aiohttp
+import anyio
 
-from ..errors import ClientClosed, DeadlineExceeded, DecodeError, NexError, ProtocolError
-from ..models import Insight, InsightBatch
-from ..models.insights import decode_insights
+from ..errors import DeadlineExceeded, GapError, InvalidRequestError, NexError
 from ..routes import STREAM_INSIGHTS
 from ..transport import wire
-from ..transport.body import read_error
 from ..transport.call import describe
-from ..transport.faults import AIOHTTP_FAILURES, failure_of
 from ..transport.options import RequestOptions, Settings
 from ..transport.sender import Sender
-from .sse import ServerSentEvent, SSEDecoder
+from .checkpoint import Checkpoint, Cursor
+from .engine import Engine, Mode, Start
+from .events import Gap, InsightEvent, Signal
+from .feed import Buffer, Consumer, Feed, FeedQueue, FeedStats, Handler, OnError, Overflow, Wants
+from .hub import Hub
 
-__all__ = ["InsightEvent", "InsightFeed"]
+__all__ = ["InsightFeed", "InsightStats", "OnGap"]
 
-Source: TypeAlias = Literal["replay", "live"]
+OnGap: TypeAlias = Literal["signal", "raise"]
+Where: TypeAlias = "Callable[[InsightEvent], bool] | None"
 _REQUEST = wire.build(STREAM_INSIGHTS)
-_SOURCES: dict[str, Source] = {"insight.replay": "replay", "insight.batch.created": "live"}
 
 
 @dataclass(frozen=True, slots=True)
-class InsightEvent:
-    """One insight from the stream.
+class InsightStats(FeedStats):
+    """How an insight feed stands.
 
-    `source` is `replay` for one of the up to 20 recent insights every connection begins with, `live` for a new one; `batch`
-    is the envelope it came in.
+    `lag` is the longest line of events that wait for a reader; `live`, `replayed`, `backfilled` count insights by source,
+    `duplicates` and `ambiguous` what the stream brought and was not handed out at once, `unbound` early deliveries that the
+    list does not show yet. `delay` is the age in seconds of the newest insight when it was handed out, `silence` the seconds
+    since the last byte of the stream. `degraded` names what does not work at present.
     """
 
-    source: Source
-    insight: Insight
-    batch: InsightBatch
+    connected: bool
+    reconnects: int
+    silence: float | None
+    delay: float | None
+    live: int
+    replayed: int
+    backfilled: int
+    redelivered: int
+    duplicates: int
+    ambiguous: int
+    unbound: int
+    sweeps: int
+    splits: int
+    requests: int
+    gaps: int
+    undecodable: int
+    unknown: int
+    oversize: int
+    degraded: frozenset[str]
 
 
-class InsightFeed:
-    """The insights of one connection to the stream: first the replay, then what is new.
+class InsightFeed(Feed[InsightEvent]):
+    """Every insight once: from the stream as soon as it comes, from the list where the stream did not bring it.
 
-    Use it as ``async with nex.insights.stream() as feed: async for event in feed: ...``; a loop that is left can be taken up
-    again, and loses nothing. Opening takes at most 60 seconds, or `timeout=`, and raises `APIError` when the server refuses.
-    The iteration ends when the server ends the stream or the feed is closed; it raises `Timeout` after 75 seconds without a
-    byte (the server sends a keepalive every 30), or another `TransportError` when the connection breaks. A payload that
-    cannot be decoded costs only itself and is counted in `undecodable`; events of other names are counted in `unknown`.
+    ``async with nex.insights.stream() as feed: async for event in feed: ...`` yields an `InsightEvent` for each. Opening
+    waits for the stream, at most 60 seconds or `timeout=`, and raises what the server refuses it with. From then on lost
+    connections are made anew by themselves; only 400, 401, 403, 404, 410 and a reply that is no event stream end the feed.
+    `feed.queue()` and `feed.on(kind)` give others the same insights; kinds are `insight` and those of the signals:
+    `connected`, `replayed`, `reconnecting`, `gap`, `degraded`, `recovered`, `closed`, `unknown`, or `*` for all.
+
+    What is promised:
+
+    1. At least once. Every insight that `GET /v1/insights` shows within 150 seconds of its creation (two hours, thanks to
+       deeper sweeps every half hour), and that still exists when a sweep runs, is delivered, across disconnects, restarts
+       and kill -9, or lies inside a `Gap`.
+    2. No duplicates within the life of a process. After a crash, what was being handled may come again, with
+       `redelivered=True`: one insight, or as many as are handled at a time. Of two identical texts the count is exact;
+       which copy is which cannot be known.
+    3. Order: within a sweep by creation, within a batch as the server sent it; across both, as things arrive.
+    4. Latency: usually well below a second; 66 seconds plus the time of a request while the API can be read.
+    5. Not promised: insights that are deleted or merged before they were read, edits of their text, what is older than the
+       server keeps, and that what you do with an insight happens exactly once (use `event.key` to make it so).
+    6. Without a checkpoint, 1 and 2 hold for the life of the feed.
+
+    With `checkpoint=`, an insight counts as delivered when the loop asks for the next one, its handler has returned, or
+    after `await event.ack()`.
     """
 
-    def __init__(self, sender: Sender, options: RequestOptions) -> None:
+    def __init__(
+        self,
+        sender: Sender,
+        options: RequestOptions,
+        *,
+        mode: Mode = "fast",
+        start: Start = "replay",
+        checkpoint: str | os.PathLike[str] | None = None,
+        wants: Wants = None,
+        on_gap: OnGap = "signal",
+    ) -> None:
+        self._entrance = _Entrance(sender, options, mode, start, checkpoint)
         self._sender = sender
-        self._options = options
-        self._response: aiohttp.ClientResponse | None = None
-        self._decoder = SSEDecoder()
-        self._pending: deque[InsightEvent] = deque()
-        self._opened = False
-        self.undecodable: int = 0
-        self.unknown: int = 0
+        super().__init__(self._entrance, wants=_both(_is_insight, wants))
+        if on_gap == "raise":
+            self._consumers.append(_GapWatch(self._consumers))
 
     async def __aenter__(self) -> InsightFeed:
-        self._response = await self._open()
-        self._opened = True
-        self._sender.state.streams.add(self)
+        seconds = self._entrance.settings.seconds_left("stream")
+        try:
+            with anyio.fail_after(seconds):
+                await self._begin()
+        except TimeoutError as error:
+            if isinstance(error, NexError):
+                raise
+            late = DeadlineExceeded("the deadline passed before the stream was open", sent="maybe")
+            raise describe(late, STREAM_INSIGHTS, _REQUEST) from self._entrance.last_error
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
+    @overload
+    def queue(
+        self,
+        maxsize: int = 1000,
+        overflow: Overflow = "block",
+        *,
+        where: Where = None,
+        types: Collection[str] | None = None,
+        min_confidence: float | None = None,
+        signals: Literal[False] = False,
+    ) -> FeedQueue[InsightEvent]: ...
+    @overload
+    def queue(
+        self,
+        maxsize: int = 1000,
+        overflow: Overflow = "block",
+        *,
+        where: Where = None,
+        types: Collection[str] | None = None,
+        min_confidence: float | None = None,
+        signals: Literal[True],
+    ) -> FeedQueue[InsightEvent | Signal]: ...
+    def queue(
+        self,
+        maxsize: int = 1000,
+        overflow: Overflow = "block",
+        *,
+        where: Where = None,
+        types: Collection[str] | None = None,
+        min_confidence: float | None = None,
+        signals: bool = False,
+    ) -> FeedQueue[Any]:
+        """Return a queue that gets every insight from now on; with `signals`, what the feed tells of itself too, in order.
 
-    async def aclose(self) -> None:
-        """Close the connection. Idempotent."""
-        self.abort()
+        `types`, `min_confidence` and `where` choose insights. `maxsize` bounds the queue. When it is full, `overflow` says
+        what happens: `block` holds the feed back, but others for 30 seconds only, after which this reader goes on at a pace
+        of its own; `drop_oldest` and `drop_newest` lose insights and count them; `raise` ends the queue with `FeedOverflow`.
+        With a checkpoint only `block` is possible: what waits, waits in the file.
+        """
+        wants = _both(self._wants, insight_filter(types, min_confidence, where))
+        if signals:
+            chosen = wants
+            wants = lambda event: not isinstance(event, InsightEvent) or (chosen is None or chosen(event))  # noqa: E731
+        return FeedQueue(self, self._consumer(maxsize, overflow, wants))
 
-    def abort(self) -> None:
-        """Close the connection at once; a reader that waits on it is woken."""
-        self._sender.state.streams.discard(self)
-        response, self._response = self._response, None
-        if response is not None:
-            response.content.set_exception(aiohttp.ClientConnectionError("the feed was closed"))
-            response.close()
+    def on(
+        self,
+        kind: str,
+        handler: Handler | None = None,
+        *,
+        concurrency: int = 1,
+        on_error: OnError = "stop",
+        where: Callable[[Any], bool] | None = None,
+        maxsize: int = 1000,
+        types: Collection[str] | None = None,
+        min_confidence: float | None = None,
+    ) -> Any:
+        """Register a handler; see `Feed.on`. `types` and `min_confidence` choose insights."""
+        chosen = insight_filter(types, min_confidence, where)
+        return super().on(kind, handler, concurrency=concurrency, on_error=on_error, where=chosen, maxsize=maxsize)
 
-    async def _open(self) -> aiohttp.ClientResponse:
-        sender = self._sender
-        if sender.state.closed:
-            raise ClientClosed("the client is closed")
-        settings = sender.settings.merged(self._options) if self._options else sender.settings
-        request = _REQUEST._replace(headers=settings.headers)
-        failure: NexError
-        try:
-            return await asyncio.wait_for(self._connect(settings, request), settings.seconds_left("stream"))
-        except asyncio.TimeoutError:
-            failure = DeadlineExceeded("the deadline passed before the stream was open", sent="maybe")
-        except NexError as error:
-            failure = error
-        raise describe(failure, STREAM_INSIGHTS, request)
-
-    async def _connect(self, settings: Settings, request: wire.Request) -> aiohttp.ClientResponse:
-        timeout = aiohttp.ClientTimeout(
-            total=None,
-            sock_connect=settings.timeouts.connect,
-            sock_read=settings.timeouts.read or 75.0,
-            ceil_threshold=1e12,
-        )
-        response = await self._sender.bind().open_stream(request, timeout)
-        try:
-            await _check(response)
-        except BaseException:
-            response.close()
-            raise
-        return response
-
-    def __aiter__(self) -> InsightFeed:
-        return self
-
-    async def __anext__(self) -> InsightEvent:
-        if not self._opened:
-            raise ProtocolError("the feed is not open; use `async with nex.insights.stream() as feed:`", sent="no")
-        while not self._pending:
-            chunk = await self._chunk()
-            if not chunk:
-                raise StopAsyncIteration
-            for event in self._decoder.feed(chunk):
-                self._take(event)
-        return self._pending.popleft()
-
-    def _take(self, event: ServerSentEvent) -> None:
-        source = _SOURCES.get(event.event)
-        if source is None:
-            self.unknown += 1
-        else:
-            self._pending.extend(self._decode(source, event.data))
-
-    async def _chunk(self) -> bytes:
-        """Return the next bytes; none once the server has ended the stream or the feed was closed."""
-        failure: NexError
-        response = self._response
-        if response is not None:
-            try:
-                return await response.content.readany()
-            except AIOHTTP_FAILURES as error:
-                failure = failure_of(error, "body", False)
-            if self._response is not None:
-                raise describe(failure, STREAM_INSIGHTS, _REQUEST)
-        if self._sender.state.closed:
-            raise ClientClosed("the client was closed")
-        return b""
-
-    def _decode(self, source: Source, data: bytes) -> list[InsightEvent]:
-        try:
-            batch = decode_insights(data)
-        except DecodeError:
-            self.undecodable += 1
-            return []
-        self.undecodable += len(batch.errors)
-        return [InsightEvent(source, insight, batch) for insight in batch.insights]
+    @property
+    def stats(self) -> InsightStats:
+        """How the feed and its consumers stand."""
+        figures: dict[str, Any] = {**self._entrance.figures(), **self._counts()}
+        return InsightStats(**figures)
 
 
-async def _check(response: aiohttp.ClientResponse) -> None:
-    """Raise what a reply means that is no stream."""
-    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if response.status == 200 and kind == "text/event-stream":
-        return
-    if response.status == 200:
-        raise DecodeError("the reply is not an event stream; is this not the Nex API?", status=200)
-    failure: NexError
-    try:
-        body = await read_error(response, wire.MAX_ERROR_BODY)
-        failure = wire.error_of(STREAM_INSIGHTS, wire.Reply(response.status, response.headers, body))
-    except AIOHTTP_FAILURES as error:
-        failure = failure_of(error, "body", False)
-    raise failure
+class _Entrance:
+    """Finds the engine behind a feed once there is an event loop: one that others use too, where it can be shared."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        options: RequestOptions,
+        mode: Mode,
+        start: Start,
+        checkpoint: str | os.PathLike[str] | None,
+    ) -> None:
+        self.settings: Settings = sender.settings.merged(options) if options else sender.settings
+        self._sender = sender
+        self._options = options
+        self._mode: Mode = mode
+        self._start: Start = start
+        self._checkpoint = None if checkpoint is None else Checkpoint(os.fspath(checkpoint))
+        self._engine: Engine | None = None
+
+    def consumer(self, maxsize: int, overflow: Overflow, wants: Wants) -> Consumer[Any]:
+        """Return a new consumer; see `Source`."""
+        if self._checkpoint is None:
+            return Buffer(maxsize, overflow, wants)
+        if overflow != "block":
+            raise InvalidRequestError(
+                "a feed with a checkpoint loses nothing: overflow must be 'block'", argument="overflow"
+            )
+        return Cursor(self._checkpoint, wants)
+
+    def attach(self, consumer: Consumer[Any]) -> None:
+        """Attach a consumer to the engine; see `Source`."""
+        if self._engine is None:
+            self._engine = self._find()
+        self._engine.attach(consumer)
+
+    def _find(self) -> Engine:
+        sender, headers = self._sender, self.settings.headers or {}
+        state = sender.state
+        sender.bind()
+        loop = asyncio.get_running_loop()
+        place = (id(loop), *sorted(headers.items()))
+        hub: Hub | None = state.shared.get(("stream", place))
+        if hub is None or hub.loop is not loop:
+            hub = state.shared["stream", place] = Hub(sender, self.settings)
+        name = ("insights", place, self._mode, self._start)
+        if self._checkpoint is not None or isinstance(self._start, datetime):
+            return Engine(hub, self._mode, self._start, self._checkpoint, self._options)
+        engine: Engine | None = state.shared.get(name)
+        if engine is None or engine.hub is not hub:
+            engine = state.shared[name] = Engine(hub, self._mode, self._start, None, self._options)
+        return engine
+
+    def detach(self, consumer: Consumer[Any]) -> None:
+        """Detach a consumer; see `Source`."""
+        if consumer.owner is not None:
+            consumer.owner.detach(consumer)
+
+    async def opened(self) -> None:
+        """Wait until the stream stands; see `Source`."""
+        if self._engine is not None:
+            await self._engine.opened()
+
+    async def released(self) -> None:
+        """Wait until everything is over that ended; see `Source`."""
+        if self._engine is not None:
+            await self._engine.released()
+
+    def has_room(self, consumer: Consumer[Any]) -> None:
+        """Do nothing: the engine is told itself."""
+
+    def kind_of(self, event: InsightEvent | Signal) -> str:
+        """Return `insight`, or the kind of signal."""
+        return event.kind
+
+    @property
+    def last_error(self) -> NexError | None:
+        """Why the stream did not open."""
+        return None if self._engine is None else self._engine.hub.last_error
+
+    def figures(self) -> dict[str, Any]:
+        """Return the engine's share of the statistics."""
+        return _NOTHING if self._engine is None else self._engine.figures()
+
+
+_NOTHING: dict[str, Any] = {
+    **dict.fromkeys(InsightStats.__slots__, 0),
+    "connected": False,
+    "silence": None,
+    "delay": None,
+    "degraded": frozenset(),
+}
+
+
+class _GapWatch(Consumer[Any]):
+    """Ends the other consumers of a feed when insights may be missing."""
+
+    def __init__(self, consumers: list[Consumer[Any]]) -> None:
+        super().__init__()
+        self._others = consumers
+
+    @property
+    def lag(self) -> int:
+        """Nothing waits here."""
+        return 0
+
+    def reshape(self, maxsize: int, overflow: Overflow, wants: Wants) -> None:
+        """Do nothing: there is no bound."""
+
+    def offer(self, event: InsightEvent | Signal) -> None:
+        """End the others at a gap."""
+        if isinstance(event, Gap):
+            text = f"insights between {event.start} and {event.end} may be missing ({event.reason})"
+            for consumer in self._others:
+                consumer.end(GapError(text, event))
+
+    async def take(self) -> Any:
+        """Wait for the end."""
+        while True:
+            await self._wait()
+
+
+def _is_insight(event: Any) -> bool:
+    return isinstance(event, InsightEvent)
+
+
+def _both(one: Wants, other: Wants) -> Wants:
+    if one is None or other is None:
+        return one or other
+    return lambda event: one(event) and other(event)
+
+
+def insight_filter(types: Collection[str] | None, min_confidence: float | None, where: Where) -> Wants:
+    """Return what these choose of the insights; None chooses all. Raises `InvalidRequestError`."""
+    if isinstance(types, str):
+        raise InvalidRequestError("types must be a collection of strings, not one string", argument="types")
+    if min_confidence is not None and not (isinstance(min_confidence, (int, float)) and 0 <= min_confidence <= 1):
+        raise InvalidRequestError("min_confidence must be a number from 0 to 1", argument="min_confidence")
+    if types is None and min_confidence is None:
+        return where
+    chosen = None if types is None else frozenset(types)
+
+    def wants(event: Any) -> bool:
+        if isinstance(event, InsightEvent):
+            insight = event.insight
+            if chosen is not None and insight.type not in chosen:
+                return False
+            if min_confidence is not None and not (insight.confidence is not None and insight.confidence >= min_confidence):
+                return False
+        return where is None or where(event)
+
+    return wants

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import msgspec
 from msgspec import field
 
 from ..errors import DecodeError
@@ -127,11 +128,42 @@ class InsightBatch(Model):
     emitted_at: ClassVar[Timestamp] = Timestamp()
 
 
+class _Usual(Model):
+    """An envelope as it should be."""
+
+    insights: list[Insight]
+    workspace: InsightWorkspace | None = None
+    operation_id: str | int | None = None
+    insight_count: int | None = None
+    emitted_at: str | None = None
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_usual = msgspec.json.Decoder(_Usual)
+
+
 def decode_insights(data: bytes) -> InsightBatch:
     """Decode any published form: `data`, `insights`, a bare array, `{"insight": {...}}` or one bare insight.
 
     A bad item becomes an entry of `.errors` and costs only itself. Raises `DecodeError` when nothing of it is an insight.
     """
+    try:
+        usual = _usual.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decode_unusual(data)
+    if usual.data is not msgspec.UNSET:
+        return _decode_unusual(data)
+    operation = usual.operation_id
+    return InsightBatch(
+        insights=usual.insights,
+        workspace=usual.workspace,
+        operation_id=operation if operation is None else str(operation),
+        insight_count=usual.insight_count,
+        _emitted_at=usual.emitted_at,
+    )
+
+
+def _decode_unusual(data: bytes) -> InsightBatch:
     value = decode_any(data)
     envelope, items = _open(value)
     if items is None:

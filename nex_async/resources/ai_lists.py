@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, TypeAlias
 
 from msgspec import UNSET, UnsetType
 
 from .._typing import Unpack
-from ..feeds.jobs import Job
+from ..feeds.jobs import Job, JobKind
 from ..models import AIList
 from ..routes import CREATE_AI_LIST, GET_AI_LIST
 from ..transport.options import RequestOptions
@@ -15,6 +16,8 @@ from ..transport.wire import Id, path_segment
 from .base import Resource, choice, given, in_range, required_text
 
 __all__ = ["AIListType", "AILists"]
+
+_AI_LIST: JobKind[AIList] = JobKind("AI list", complete=lambda state: state.entities is not None)
 
 AIListType: TypeAlias = Literal["contact", "person", "company"]
 
@@ -45,7 +48,7 @@ class AILists(Resource):
             include_attributes=include_attributes,
         )
         created = await self._sender.send(CREATE_AI_LIST, body=body, options=options)
-        return self.attach(created.job_id, include_attributes=include_attributes is True)
+        return self._job(created.job_id, include_attributes is True, new=True)
 
     async def get(self, job_id: Id, /, *, include_attributes: bool = False, **options: Unpack[RequestOptions]) -> AIList:
         """Return the state of an AI list.
@@ -57,9 +60,9 @@ class AILists(Resource):
 
     def attach(self, job_id: Id, /, *, include_attributes: bool = False) -> Job[AIList]:
         """Return the job of a list that was asked for earlier, or by another process. Sends nothing."""
+        return self._job(job_id, include_attributes)
+
+    def _job(self, job_id: Id, include_attributes: bool, *, new: bool = False) -> Job[AIList]:
         path_segment("job_id", job_id)
-
-        async def fetch(job: str) -> AIList:
-            return await self.get(job, include_attributes=include_attributes)
-
-        return Job(str(job_id), fetch, kind="AI list", complete=lambda state: state.entities is not None)
+        fetch = partial(self.get, include_attributes=True) if include_attributes else self.get
+        return Job(self._sender.state, str(job_id), fetch, _AI_LIST, new=new)

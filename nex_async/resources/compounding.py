@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from .._typing import Unpack
 from ..errors import InvalidRequestError
-from ..feeds.jobs import Job
+from ..feeds.jobs import Job, JobKind
 from ..models import CompoundingJob
 from ..routes import GET_COMPOUNDING_JOB, TRIGGER_COMPOUNDING
 from ..transport.options import RequestOptions
@@ -16,6 +16,8 @@ from ..transport.wire import Id, path_segment
 from .base import Resource, given
 
 __all__ = ["Compounding", "CompoundingType"]
+
+_COMPOUNDING: JobKind[CompoundingJob] = JobKind("compounding job")
 
 CompoundingType: TypeAlias = Literal["consolidation", "pattern_detection", "playbook_synthesis", "decay_sweep", "metrics"]
 _TYPES = ("consolidation", "pattern_detection", "playbook_synthesis", "decay_sweep", "metrics")
@@ -35,7 +37,7 @@ class Compounding(Resource):
             raise InvalidRequestError(f"job_type must be one of {', '.join(_TYPES)}", argument="job_type")
         body = given(job_type=job_type, dry_run=dry_run)
         started = await self._sender.send(TRIGGER_COMPOUNDING, body=body, options=options)
-        return self.attach(started.job_run_id)
+        return self._job(started.job_run_id, new=True)
 
     async def get(self, job_run_id: Id, /, **options: Unpack[RequestOptions]) -> CompoundingJob:
         """Return the state of a job.
@@ -46,5 +48,8 @@ class Compounding(Resource):
 
     def attach(self, job_run_id: Id, /) -> Job[CompoundingJob]:
         """Return a job that was started earlier, or by another process. Sends nothing."""
+        return self._job(job_run_id)
+
+    def _job(self, job_run_id: Id, *, new: bool = False) -> Job[CompoundingJob]:
         path_segment("job_run_id", job_run_id)
-        return Job(str(job_run_id), self.get, kind="compounding job")
+        return Job(self._sender.state, str(job_run_id), self.get, _COMPOUNDING, new=new)

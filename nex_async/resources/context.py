@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET, UnsetType
 
 from .._typing import Unpack
-from ..feeds.jobs import Job
+from ..feeds.jobs import Job, JobKind
 from ..models import Answer, Artifact
 from ..routes import ADD_TEXT, ASK, GET_ARTIFACT
 from ..transport.options import RequestOptions
@@ -13,6 +13,8 @@ from ..transport.wire import Id, path_segment
 from .base import Resource, given, required_text
 
 __all__ = ["Context"]
+
+_ARTIFACT: JobKind[Artifact] = JobKind("artifact", complete=lambda artifact: artifact.result is not None)
 
 
 class Context(Resource):
@@ -28,7 +30,7 @@ class Context(Resource):
         """
         body = given(content=required_text("content", content), context=context)
         created = await self._sender.send(ADD_TEXT, body=body, options=options)
-        return self.attach(created.artifact_id)
+        return self._job(created.artifact_id, new=True)
 
     async def get_artifact(self, artifact_id: Id, /, **options: Unpack[RequestOptions]) -> Artifact:
         """Return the state of an ingested text.
@@ -39,10 +41,11 @@ class Context(Resource):
 
     def attach(self, artifact_id: Id, /) -> Job[Artifact]:
         """Return the job of a text that was ingested earlier, or by another process. Sends nothing."""
+        return self._job(artifact_id)
+
+    def _job(self, artifact_id: Id, *, new: bool = False) -> Job[Artifact]:
         path_segment("artifact_id", artifact_id)
-        return Job(
-            str(artifact_id), self.get_artifact, kind="artifact", complete=lambda artifact: artifact.result is not None
-        )
+        return Job(self._sender.state, str(artifact_id), self.get_artifact, _ARTIFACT, new=new)
 
     async def ask(self, query: str, /, *, session_id: str | UnsetType = UNSET, **options: Unpack[RequestOptions]) -> Answer:
         """Answer a question from what the workspace knows. May take a minute; costs AI time.

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from .._typing import Unpack
+from ..errors import InvalidRequestError
+from ..feeds.jobs import Job, JobKind
 from ..models import ConnectStarted, ConnectStatus, Integration
 from ..paging import OnBadRow, Pager
 from ..routes import CONNECT, DISCONNECT, GET_CONNECT_STATUS, LIST_INTEGRATIONS
 from ..transport.options import RequestOptions
-from ..transport.wire import Id
+from ..transport.wire import Id, path_segment
 from .base import Resource
 
 __all__ = ["Integrations"]
+
+_CONNECTION: JobKind[ConnectStatus] = JobKind(
+    "connection",
+    done=frozenset({"connected", "complete", "completed", "active"}),
+    failed=frozenset({"failed", "error"}),
+    interval=3.0,
+)
 
 
 class Integrations(Resource):
@@ -26,6 +35,7 @@ class Integrations(Resource):
     async def connect(self, type: str, provider: str, /, **options: Unpack[RequestOptions]) -> ConnectStarted:
         """Begin to connect an account, for example `("email", "google")`; a person approves at `auth_url`.
 
+        `await nex.integrations.attach(started)` waits until that was done.
         `POST /v1/integrations/{type}/{provider}/connect`, scope `integration.write`. The API takes 10 a minute: calls beyond
         that wait their turn. Raises `BadRequestError` for a pair that does not exist.
         """
@@ -38,6 +48,20 @@ class Integrations(Resource):
         older than 10 minutes.
         """
         return await self._sender.send(GET_CONNECT_STATUS, (connect_id,), options=options)
+
+    def attach(self, connect: ConnectStarted | str, /) -> Job[ConnectStatus]:
+        """Return the job of a connection that waits for approval; takes the reply of `connect`, or its `connect_id`.
+
+        Await it for the `connection_id`. It is polled every 3 seconds at first; the token expires after 10 minutes, which
+        raises `JobExpired`. Sends nothing. Raises `InvalidRequestError` where `connect` brought no `connect_id`.
+        """
+        token = connect.connect_id if isinstance(connect, ConnectStarted) else connect
+        if token is None:
+            raise InvalidRequestError(
+                "connect() brought no connect_id; look for the account in list()", argument="connect_id"
+            )
+        path_segment("connect_id", token)
+        return Job(self._sender.state, token, self.connect_status, _CONNECTION)
 
     async def disconnect(self, connection_id: Id, /, **options: Unpack[RequestOptions]) -> None:
         """Disconnect an account.

@@ -1,6 +1,6 @@
 """One connection of a pool: aiohttp's own protocol, with a lazier timer and an eye on what nobody asked for.
 
-Both overrides lean on private names of aiohttp. Should those change, the methods here are simply not called any more, and
+The overrides lean on private names of aiohttp. Should those change, the methods here are simply not called any more, and
 aiohttp's own take their place: slower, and as right.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from math import inf
 
+from aiohttp.client_exceptions import ClientPayloadError
 from aiohttp.client_proto import ResponseHandler
 
 __all__ = ["Connection"]
@@ -29,6 +30,13 @@ class Connection(ResponseHandler):
         if self._buffer:
             self.close()
         return super().is_connected()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Note the end; a body that is waited for learns of it, also when its framing was what ended the connection."""
+        payload = self._payload
+        super().connection_lost(exc)
+        if payload is not None and not payload.is_eof() and payload.exception() is None:
+            payload.set_exception(ClientPayloadError("the connection was closed over what followed"))
 
     def _reschedule_timeout(self) -> None:
         timeout = self._read_timeout

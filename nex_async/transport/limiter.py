@@ -27,6 +27,10 @@ class Limit(Protocol):
     active: bool
     """Whether a call has to ask at all."""
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a slot."""
+
     async def acquire(self, deadline: float) -> None:
         """Wait for a slot. Raises `DeadlineExceeded` at once when none will come in time."""
 
@@ -64,6 +68,11 @@ class _Line(ABC):
         self._gate = 0.0
         self._waiters: deque[_Waiter] = deque()
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a slot."""
+        return len(self._waiters)
 
     @abstractmethod
     def _slot(self, position: int, now: float) -> float:

@@ -17,7 +17,7 @@ import os
 import ssl as ssl_module
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NoReturn, TypeAlias
 
 import aiohttp
@@ -291,7 +291,7 @@ if hasattr(os, "register_at_fork"):
 class Binding:
     """One tenant on one loop: the session its calls go through, and the state its key shares."""
 
-    __slots__ = ("connections", "generation", "keys", "loop", "session", "stream_session", "tenant")
+    __slots__ = ("connections", "generation", "keys", "loop", "replied", "session", "stream_session", "tenant")
 
     def __init__(self, tenant: Tenant, connections: _ConnectionSet, keys: KeyState) -> None:
         self.tenant: Tenant = tenant
@@ -303,6 +303,8 @@ class Binding:
             "request", tenant.headers, tenant.proxy
         )
         self.stream_session: aiohttp.ClientSession | None = tenant.user_session
+        self.replied: Mapping[str, str] = {}
+        """The headers of the last reply; its `Date` is what the server's clock says."""
 
     async def exchange(self, request: Request, timeout: aiohttp.ClientTimeout) -> Reply:
         """Send one request and return its complete reply. Raises `TransportError` or `DeadlineExceeded`."""
@@ -334,6 +336,7 @@ class Binding:
                 raise_for_status=False,
             )
             phase = "body"
+            self.replied = received.headers
             status = received.status
             if 200 <= status < 300:
                 content = await read_body(received, tenant.max_body)

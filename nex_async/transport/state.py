@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
+from collections.abc import Hashable
 from typing import Any, Protocol
 
 from ..errors import ClientClosed, ClientLoopError
@@ -13,11 +14,14 @@ from .pool import Tenant
 __all__ = ["CLOSING", "ClientState"]
 
 
-class OpenStream(Protocol):
-    """A stream that ends with its client."""
+class Owned(Protocol):
+    """Something that runs for a client, and ends with it."""
 
     def abort(self) -> None:
-        """Close the connection at once."""
+        """End it at once. May be called from any thread."""
+
+    async def over(self) -> None:
+        """Wait until it has ended; returns at once where it belongs to another event loop."""
 
 
 class ClientState:
@@ -29,7 +33,10 @@ class ClientState:
         self.closed: bool = False
         self.hook_errors = 0
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.streams: set[OpenStream] = set()
+        self.owned: set[Owned] = set()
+        """What runs in the background, and ends with the client."""
+        self.shared: dict[Hashable, Any] = {}
+        """What the feeds and jobs of a client have in common, by names of their own."""
         self._idle: list[asyncio.Future[None]] = []
         _states.add(self)
 
@@ -52,16 +59,22 @@ class ClientState:
             self._idle.clear()
 
     async def drain(self, seconds: float) -> None:
-        """Refuse new calls, end open streams, wait up to `seconds` for calls under way, end the rest with `ClientClosed`."""
+        """Refuse new calls, end what runs in the background, wait up to `seconds` for calls under way, then end them too.
+
+        Those that are ended raise `ClientClosed`.
+        """
         self.closed = True
-        for stream in list(self.streams):
-            stream.abort()
+        owned = list(self.owned)
+        for one in owned:
+            one.abort()
         if seconds > 0 and self._others():
             await self._until_idle(seconds)
         if others := self._others():
             for task in others:
                 task.get_loop().call_soon_threadsafe(self._end, task)
             await self._until_idle(_LEAVING)
+        for one in owned:
+            await one.over()
 
     def _others(self) -> list[asyncio.Task[Any]]:
         """Return the busy tasks that can still end: not this one, and none whose loop was closed under it."""
@@ -90,6 +103,7 @@ def _after_fork_in_child() -> None:
     """The parent's calls are not the child's to wait for, or to end."""
     for state in list(_states):
         state.tasks, state._idle = set(), []
+        state.owned, state.shared = set(), {}
 
 
 if hasattr(os, "register_at_fork"):

@@ -384,16 +384,17 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
     text = text.strip()
     if _SECONDS.match(text):
         return float(text)
-    until = _http_date(text)
+    until = http_date(text)
     if until is None:
         return None
-    base = _http_date(headers.get("Date", ""))
+    base = http_date(headers.get("Date", ""))
     if base is None:
         base = time.time() if now is None else now
     return until - base if until > base else None
 
 
-def _http_date(text: str) -> float | None:
+def http_date(text: str) -> float | None:
+    """Return the seconds since 1970 that an HTTP date means; None for anything else."""
     if not _HTTP_DATE.match(text.strip()):
         return None
     try:

@@ -416,6 +416,14 @@ async def test_n15_a_peer_that_does_not_speak_http_is_no_bad_request(name: str) 
     assert "not-http" not in str(error)
 
 
+async def test_n15_a_chunk_that_is_framed_wrongly_after_the_head_was_read() -> None:
+    """A call learns at once of a framing that breaks in mid-body, though the peer neither closes nor resets."""
+    server = RawServer([read_request, send(CHUNKED + b'4\r\n{"id\r\n'), read_nothing, send(b"zz\r\n"), hold])
+    async with server, client(server, retry=ONCE, timeout=30) as nex:
+        error = await asyncio.wait_for(failure(nex.tasks.get("1"), ProtocolError), 5)
+    assert error.sent == "maybe"
+
+
 async def test_n16_a_body_shorter_than_promised_is_truncated() -> None:
     """A connection closed before Content-Length bytes came is BodyTruncated."""
     async with RawServer([answer(render(b'{"id":"1"}', length=40))]) as server, client(server, retry=ONCE) as nex:

@@ -145,6 +145,7 @@ class VirtualWire:
         self.server = _in_turn(server) if isinstance(server, list) else server
         self.keys = KeyState(budget)
         self.calls: list[Call] = []
+        self.replied: Mapping[str, str] = {}
         self._sweeper: Sweeper | None = None
 
     @property

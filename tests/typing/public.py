@@ -12,6 +12,7 @@ from nex_async import (
     UNSET,
     APIError,
     Job,
+    JobExpired,
     Nex,
     NexError,
     Page,
@@ -26,7 +27,20 @@ from nex_async import (
     Timeouts,
     TypedRecord,
 )
-from nex_async.models import AIList, Answer, Artifact, CompoundingJob, Insight, Note, Object, Rows, SearchHit, TimelineEvent
+from nex_async.feeds.feed import Feed
+from nex_async.models import (
+    AIList,
+    Answer,
+    Artifact,
+    CompoundingJob,
+    ConnectStatus,
+    Insight,
+    Note,
+    Object,
+    Rows,
+    SearchHit,
+    TimelineEvent,
+)
 from nex_async.paging import Prefetch
 from nex_async.routes import DELETE_TASK, GET_TASK, LIST_TASKS
 from nex_async.transport.options import RetryDetails
@@ -115,6 +129,32 @@ async def jobs(nex: Nex) -> None:
     assert_type(await nex.ai_lists.create("tech", object_type="company"), Job[AIList])
     assert_type(nex.ai_lists.attach("jb_1"), Job[AIList])
     assert_type(await nex.compounding.trigger("metrics", dry_run=True), Job[CompoundingJob])
+    assert_type(job.state, Artifact | None)
+    assert_type(job.result(), Artifact)
+    assert_type(job.watch(timeout=5, interval=1), Feed[Artifact])
+    connected = nex.integrations.attach(await nex.integrations.connect("email", "google"))
+    assert_type(connected, Job[ConnectStatus])
+    assert_type(await connected.wait(timeout=600), ConnectStatus)
+
+
+async def many_jobs(nex: Nex) -> None:
+    artifacts = [nex.context.attach(5), nex.context.attach(6)]
+    assert_type(await nex.jobs.wait_all(artifacts), list[Artifact])
+    assert_type(await nex.jobs.wait_all(artifacts, timeout=5, return_exceptions=True), list[Artifact | NexError])
+    async for job in nex.jobs.as_completed(artifacts):
+        assert_type(job, Job[Artifact])
+    mixed: list[Job[Artifact | AIList]] = [nex.context.attach(5), nex.ai_lists.attach("jb_1")]
+    assert_type(await nex.jobs.wait_all(mixed), list[Artifact | AIList])
+    assert_type(nex.jobs.as_completed(mixed, timeout=5), Feed[Job[Artifact | AIList]])
+    await nex.jobs.wait_all([nex.context.attach(5), nex.compounding.attach("r1")])
+    await nex.jobs.wait_all([nex.context.attach(5), nex.compounding.attach("r1")], return_exceptions=True)
+    async for each in nex.jobs.as_completed([nex.context.attach(5), nex.compounding.attach("r1")]):
+        print(each.id)
+    await nex.jobs.wait_all([nex])  # type: ignore[arg-type]  # pyright: ignore
+    try:
+        await artifacts[0]
+    except JobExpired as error:
+        assert_type(error.job_id, str | None)
 
 
 async def options(nex: Nex) -> None:
