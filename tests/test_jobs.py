@@ -803,6 +803,20 @@ def test_a_watch_as_a_feed() -> None:
     virtually(in_turn(PENDING, {**DONE, "status": "COMPLETED"}), use)
 
 
+def test_a_filter_that_fails() -> None:
+    """A reader whose own filter fails gets that error, and nobody else does."""
+
+    async def use(nex: Nex, wire: VirtualWire) -> None:
+        job = nex.context.attach("5")
+        waiting = asyncio.ensure_future(job.wait())
+        queue = job.watch().queue(where=lambda state: 1 // 0 == 0)
+        with pytest.raises(ZeroDivisionError):
+            await queue.get()
+        assert (await waiting).status == "completed"
+
+    virtually(in_turn(PENDING, DONE), use)
+
+
 def test_a_watch_that_is_closed_with_a_poll_under_way() -> None:
     """Closing a watch waits until its poll has ended."""
 

@@ -20,9 +20,10 @@ from ..errors import CheckpointError
 from ..models import Insight
 from ..models.insights import InsightWorkspace
 from ..storage import Database
-from .events import InsightEvent, InsightSource, Signal
+from .events import Gap, InsightEvent, InsightSource, Signal
 from .feed import Consumer, Overflow, Wants
 from .ledger import Change, Ledger
+from .windows import micros, moment_of
 
 __all__ = ["Checkpoint", "Cursor"]
 
@@ -36,7 +37,10 @@ CREATE TABLE credit (mark BLOB NOT NULL, emitted INTEGER NOT NULL);
 CREATE INDEX credit_mark ON credit (mark);
 CREATE TABLE recent (mark BLOB PRIMARY KEY, moment INTEGER NOT NULL);
 CREATE TABLE inbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, payload BLOB NOT NULL, handed INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE gap (start INTEGER NOT NULL, end INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (start, end, reason));
+CREATE TABLE gap (
+  start INTEGER NOT NULL, end INTEGER NOT NULL, reason TEXT NOT NULL, at_least INTEGER, recoverable INTEGER NOT NULL,
+  told INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (start, end, reason)
+);
 """
 _CHANGES = {
     "bind": "INSERT OR REPLACE INTO bound (id, created) VALUES (?, ?)",
@@ -63,7 +67,7 @@ class _Loaded(NamedTuple):
     bound: dict[str, int]
     credits: dict[bytes, list[int]]
     recent: dict[bytes, int]
-    gaps: list[tuple[int, int, str]]
+    gaps: list[tuple[Gap, bool]]
     last: int
 
 
@@ -79,8 +83,10 @@ class Checkpoint:
         self.last: int = 0
         """The number of the newest insight in the inbox."""
         self.cursors: set[Cursor] = set()
-        self.gaps: list[tuple[int, int, str]] = []
-        """What was told to be missing."""
+        self.gaps: list[Gap] = []
+        """What is known to be missing."""
+        self.untold: list[Gap] = []
+        """What of it nobody was told yet."""
         self.redelivered: int = 0
         self.is_confirmed: bool = False
         """Whether it was seen to belong to the workspace that is read; until then nothing is handed out."""
@@ -97,7 +103,9 @@ class Checkpoint:
         except BaseException:
             await self._database.aclose()
             raise
-        self.workspace, self.gaps = loaded.meta.get("workspace"), loaded.gaps
+        self.workspace = loaded.meta.get("workspace")
+        self.gaps = [gap for gap, _ in loaded.gaps]
+        self.untold = [gap for gap, told in loaded.gaps if not told]
         self.last = self._before = loaded.last
         floor, watermark, deep = (int(loaded.meta.get(name, 0)) for name in ("floor", "watermark", "deep"))
         return Ledger(True, floor, watermark, deep, bound=loaded.bound, credits=loaded.credits, recent=loaded.recent)
@@ -196,6 +204,10 @@ class Cursor(Consumer[Any]):
             self._signals.append(event)
         self.wake()
 
+    def holds(self, signal: Signal) -> bool:
+        """Return whether a signal waits for this reader."""
+        return signal in self._signals
+
     def is_past(self, seq: int) -> bool:
         """Return whether this reader is done with an insight."""
         return seq <= self.position and seq not in self._open
@@ -204,8 +216,12 @@ class Cursor(Consumer[Any]):
         """Return the next event; an insight only after the file says that it was handed out."""
         while True:
             if self._signals:
+                signal = self._signals.popleft()
                 self.delivered += 1
-                return self._signals.popleft()
+                if isinstance(signal, Gap):
+                    told: Change = ("told", (micros(signal.start), micros(signal.end)), signal.reason)
+                    await self._checkpoint.commit([told], ())
+                return signal
             if self.ended:
                 await self._wait()  # what was not handed out stays in the inbox
             if not self._checkpoint.is_confirmed:
@@ -301,7 +317,10 @@ def _load(connection: sqlite3.Connection, path: str) -> _Loaded:
         dict(connection.execute("SELECT id, created FROM bound ORDER BY rowid")),
         credits,
         dict(connection.execute("SELECT mark, moment FROM recent ORDER BY rowid")),
-        connection.execute("SELECT start, end, reason FROM gap").fetchall(),
+        [
+            (Gap(moment_of(start), moment_of(end), reason, at_least, bool(recoverable)), bool(told))
+            for start, end, reason, at_least, recoverable, told in connection.execute("SELECT * FROM gap ORDER BY start")
+        ],
         last[0] if last else 0,
     )
 
@@ -313,7 +332,9 @@ def _apply(connection: sqlite3.Connection, changes: list[Change], payloads: Iter
             connection.execute("DELETE FROM recent WHERE mark = ?", (key,))
             connection.execute("DELETE FROM credit WHERE mark = ?", (key,))
         elif what == "gap":
-            connection.execute("INSERT OR IGNORE INTO gap VALUES (?, ?, ?)", (*key, value))
+            connection.execute("INSERT OR IGNORE INTO gap VALUES (?, ?, ?, ?, ?, 0)", (*key, *value))
+        elif what == "told":
+            connection.execute("UPDATE gap SET told = 1 WHERE start = ? AND end = ? AND reason = ?", (*key, value))
         else:
             connection.execute(_CHANGES[what], (key, value))
     last = 0

@@ -135,6 +135,7 @@ class Engine:
         self._forks: list[Engine] = []
         self._ledger_failures = 0
         self._lost_at: int | None = None
+        self._stood_first: int | None = None
         self._heard_live: dict[bytes, None] = {}
         self._owed: dict[bytes, _Owed] = {}
         self._poison: dict[int, None] = {}
@@ -219,7 +220,10 @@ class Engine:
         try:
             if self.checkpoint is not None and not self.ledger.keeps_changes:
                 self.ledger = await self.checkpoint.open()
-                self._gaps = dict.fromkeys(self.checkpoint.gaps)
+                for gap in self.checkpoint.gaps:
+                    self._note_gap(micros(gap.start), micros(gap.end), gap.reason)
+                for gap in self.checkpoint.untold:
+                    self._tell_gap(gap)
                 for consumer in self._consumers:
                     consumer.wake()
             self._deep_at = self._loop.time()
@@ -298,6 +302,7 @@ class Engine:
         """Sweep for what was missed; see `Listener`."""
         if not self._standing.done():
             self._standing.set_result(None)
+        self._stood_first = self._stood_first or self._now()
         self._tell(Connected(attempts))
         self._replay_due = True
         for wait in SWEEP_AFTER_CONNECT:
@@ -577,8 +582,9 @@ class Engine:
         now = self._now()
         if not now:
             raise DecodeError("neither the replies nor the insights tell the server's time")
-        # Rows may be shown to the second only: one of this very second counts as new.
-        beginning = micros(self._start) if isinstance(self._start, datetime) else now // SECOND * SECOND
+        # What is created once the stream stands is new, whenever the list is first read. Rows may be shown to the second.
+        since = min(now, self._stood_first or now) // SECOND * SECOND
+        beginning = micros(self._start) if isinstance(self._start, datetime) else since
         self.ledger.begin(beginning)
         if isinstance(self._start, datetime):
             for row in window.rows:
@@ -759,18 +765,30 @@ class Engine:
         self, start: int, end: int, reason: GapReason, at_least: int | None = None, *, recoverable: bool = False
     ) -> None:
         """Tell of a gap, once for what lies inside it."""
+        end = max(start, end)
+        if not self._note_gap(start, end, reason):
+            return
+        gap = Gap(moment_of(start), moment_of(end), reason, at_least, recoverable)
+        self.ledger.note_gap(start, end, (reason, at_least, recoverable))
+        self._tell_gap(gap)
+
+    def _note_gap(self, start: int, end: int, reason: GapReason) -> bool:
+        """Return whether an interval is not yet known to be missing, and remember it, joined with those it touches."""
         known = [(low, high) for low, high, why in self._gaps if why == reason and low <= end and start <= high]
         if any(low <= start and end <= high for low, high in known):
-            return
+            return False
         for low, high in known:
             del self._gaps[low, high, reason]
         reach = min([start, *(low for low, _ in known)]), max([end, *(high for _, high in known)])
         _keep(self._gaps, (*reach, reason), None)
-        self.ledger.note_gap(*reach, reason)
-        gap = Gap(moment_of(start), moment_of(max(start, end)), reason, at_least, recoverable)
+        return True
+
+    def _tell_gap(self, gap: Gap) -> None:
         self.tally.gaps += 1
-        _log.warning("insights between %s and %s may be missing: %s", gap.start, gap.end, reason)
+        _log.warning("insights between %s and %s may be missing: %s", gap.start, gap.end, gap.reason)
         self._tell(gap)
+        if self.checkpoint is not None and not any(cursor.holds(gap) for cursor in self.checkpoint.cursors):
+            self.ledger.gap_told(micros(gap.start), micros(gap.end), gap.reason)  # nobody listens but the log
 
 
 _FIGURES = (

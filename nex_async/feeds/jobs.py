@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
-from ..errors import ClientClosed, InvalidRequestError, JobExpired, NexError
+from ..errors import ClientClosed, InvalidRequestError, JobExpired
 from ..transport.state import ClientState
 from .feed import Buffer, Consumer, Feed, Overflow
 from .tracking import JobKind, JobState, Progress, Watch, again, status_of, track_of
@@ -218,7 +218,7 @@ class _Source(Watch, Generic[E]):
         consumer.owner = self
         self._consumers[consumer] = None
         if self._finished:
-            consumer.end(cast("NexError | None", self._error))
+            consumer.end(self._error)
         elif self._start is None:
             self._loop = asyncio.get_running_loop()
             self._start = self._loop.call_soon(self.begin)
@@ -274,7 +274,7 @@ class _Source(Watch, Generic[E]):
         self._finished, self._error = True, error
         self.leave()
         for consumer in list(self._consumers):
-            consumer.end(cast("NexError | None", error))
+            consumer.end(error)
 
     def late(self) -> None:
         self.finish(self.overdue(next(iter(self.open))))

@@ -207,9 +207,13 @@ class Ledger:
         for name in ("floor", "watermark", "deep"):
             self._note("meta", name, getattr(self, name))
 
-    def note_gap(self, start: int, end: int, reason: str) -> None:
-        """Keep what may be missing, so that it is told once."""
-        self._note("gap", (start, end), reason)
+    def note_gap(self, start: int, end: int, what: tuple[str, int | None, bool]) -> None:
+        """Keep what may be missing, and why, until somebody was told."""
+        self._note("gap", (start, end), what)
+
+    def gap_told(self, start: int, end: int, reason: str) -> None:
+        """Note that somebody was told."""
+        self._note("told", (start, end), reason)
 
     # ---- memory -----------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,14 @@ def parse_timestamp(text: str | None) -> datetime | None:
     Fractions beyond microseconds are cut, never rounded up; a leap second becomes the last microsecond before it; a time
     without a zone is UTC.
     """
-    match = _TIMESTAMP.match(text) if text and text.isascii() else None
+    if not text or not text.isascii():
+        return None
+    if 20 <= len(text) <= 27 and text[-1] == "Z" and text[0] != "0":  # as almost all are, with up to six digits of a second
+        try:
+            return msgspec.convert(text, datetime)
+        except msgspec.ValidationError:
+            pass
+    match = _TIMESTAMP.match(text)
     if match is None:
         return None
     year, month, day, hour, minute, second, fraction, _, sign, off_hours, off_minutes = match.groups()

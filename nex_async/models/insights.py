@@ -129,14 +129,14 @@ class InsightBatch(Model):
 
 
 class _Usual(Model):
-    """An envelope as it should be."""
+    """An envelope as it should be, of either shape."""
 
-    insights: list[Insight]
+    insights: list[Insight] | msgspec.UnsetType = msgspec.UNSET
+    data: list[Insight] | msgspec.UnsetType = msgspec.UNSET
     workspace: InsightWorkspace | None = None
     operation_id: str | int | None = None
     insight_count: int | None = None
     emitted_at: str | None = None
-    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _usual = msgspec.json.Decoder(_Usual)
@@ -151,11 +151,12 @@ def decode_insights(data: bytes) -> InsightBatch:
         usual = _usual.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _decode_unusual(data)
-    if usual.data is not msgspec.UNSET:
+    insights = usual.data if usual.insights is msgspec.UNSET else usual.insights
+    if insights is msgspec.UNSET or (insights is usual.insights and usual.data is not msgspec.UNSET):
         return _decode_unusual(data)
     operation = usual.operation_id
     return InsightBatch(
-        insights=usual.insights,
+        insights=insights,
         workspace=usual.workspace,
         operation_id=operation if operation is None else str(operation),
         insight_count=usual.insight_count,
