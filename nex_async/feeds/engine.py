@@ -391,7 +391,7 @@ class Engine:
     def _hear_batch(self, source: InsightSource, batch: InsightBatch, fresh: list[InsightEvent]) -> None:
         ledger = self.ledger
         emitted_at = batch.emitted_at
-        emitted = micros(emitted_at) if emitted_at is not None else self._now() or 0
+        emitted = self._emitted(emitted_at)
         if emitted_at is not None:
             self.hub.clock.note_moment(emitted, self._loop.time())
         at_once = self._delivers_at_once(source)
@@ -414,6 +414,13 @@ class Engine:
             else:
                 self.tally.ambiguous += 1
                 self._sweep_in(SWEEP_WHEN_AMBIGUOUS)
+
+    def _emitted(self, emitted_at: datetime | None) -> int:
+        """Return when an item was emitted; one that does not say it, not before now, whatever the clocks show."""
+        if emitted_at is not None:
+            return micros(emitted_at)
+        now = self._now()
+        return _EVER if now is None else now + AHEAD
 
     def _owe(self, mark: bytes, event: InsightEvent, emitted: int) -> None:
         """Keep what the stream brought until the list tells whether it is news, and see that the list is read."""
@@ -797,6 +804,7 @@ _FIGURES = (
 )  # fmt: skip
 _SOURCES: dict[str, InsightSource] = {"insight.replay": "replay", "insight.batch.created": "live"}
 _KEPT = 4_000
+_EVER = 1 << 62
 
 
 def _keep(kept: dict[K, V], key: K, value: V) -> None:
