@@ -65,7 +65,7 @@ class _Kept(msgspec.Struct):
 class _Loaded(NamedTuple):
     meta: dict[str, Any]
     bound: dict[str, int]
-    credits: dict[bytes, list[int]]
+    credits: dict[bytes, tuple[int, ...]]
     recent: dict[bytes, int]
     gaps: list[tuple[Gap, bool]]
     last: int
@@ -217,10 +217,9 @@ class Cursor(Consumer[Any]):
         while True:
             if self._signals:
                 signal = self._signals.popleft()
-                self.delivered += 1
                 if isinstance(signal, Gap):
-                    told: Change = ("told", (micros(signal.start), micros(signal.end)), signal.reason)
-                    await self._checkpoint.commit([told], ())
+                    await self._tell(signal)
+                self.delivered += 1
                 return signal
             if self.ended:
                 await self._wait()  # what was not handed out stays in the inbox
@@ -235,6 +234,14 @@ class Cursor(Consumer[Any]):
             await self._checkpoint.settle()
             if not self._rows and not self._signals and self.position >= self._checkpoint.last:
                 await self._wait()
+
+    async def _tell(self, gap: Gap) -> None:
+        told: Change = ("told", (micros(gap.start), micros(gap.end)), gap.reason)
+        try:
+            await self._checkpoint.commit([told], ())
+        except BaseException:
+            self._signals.appendleft(gap)
+            raise
 
     async def _hand_out(self, event: InsightEvent) -> InsightEvent:
         try:
@@ -308,9 +315,9 @@ def _load(connection: sqlite3.Connection, path: str) -> _Loaded:
         raise CheckpointError(f"{path!r} is a database of another kind")
     elif version != _VERSION:
         raise CheckpointError(f"{path!r} was made by another version of the feed ({version}, this one knows {_VERSION})")
-    credits: dict[bytes, list[int]] = {}
+    credits: dict[bytes, tuple[int, ...]] = {}
     for mark, emitted in connection.execute("SELECT mark, emitted FROM credit ORDER BY rowid"):
-        credits.setdefault(mark, []).append(emitted)
+        credits[mark] = (*credits.get(mark, ()), emitted)
     last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'inbox'").fetchone()
     return _Loaded(
         dict(connection.execute("SELECT name, value FROM meta")),

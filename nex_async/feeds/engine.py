@@ -136,7 +136,6 @@ class Engine:
         self._ledger_failures = 0
         self._lost_at: int | None = None
         self._stood_first: int | None = None
-        self._heard_live: dict[bytes, None] = {}
         self._owed: dict[bytes, _Owed] = {}
         self._poison: dict[int, None] = {}
         self._owed_wait = 1.0
@@ -397,13 +396,11 @@ class Engine:
         at_once = self._delivers_at_once(source)
         for insight in batch.insights:
             mark = fingerprint(insight.type, insight.content)
-            ledger.heard(mark, insight.id)
-            if source == "live":
-                _keep(self._heard_live, mark, None)
+            ledger.heard(mark, insight.id, source == "live")
             if not at_once:
                 self._owe(mark, InsightEvent(mark.hex(), source, insight, batch.workspace, emitted_at), emitted)
                 continue
-            if source == "replay" and not self._is_missed(mark, insight.created_at or emitted_at):
+            if source == "replay" and not self._is_missed(mark, insight.created_at):
                 continue
             verdict = ledger.item(mark, insight.id, emitted)
             if verdict == "deliver":
@@ -443,7 +440,7 @@ class Engine:
         for mark, owed in list(self._owed.items()):
             if owed.event.source == "replay":
                 due = True
-                is_news = blind and self._is_missed(mark, owed.event.insight.created_at or owed.event.emitted_at)
+                is_news = blind and self._is_missed(mark, owed.event.insight.created_at)
             else:
                 due = is_news = blind or ledger.matched or owed.since < now - _UNPROVEN_WAIT
             if due:
@@ -461,15 +458,14 @@ class Engine:
         return source == "live" and self.ledger.matched
 
     def _is_missed(self, mark: bytes, created_at: datetime | None) -> bool:
-        """Return whether a replayed item is news, for want of a list that would tell."""
+        """Return whether a replayed item is news, for want of a list that would tell. One without a date may be old."""
         ledger = self.ledger
         created = None if created_at is None else micros(created_at)
-        if not ledger.watermark:
-            if self._start == "replay":
-                return True
+        if ledger.watermark:
+            return created is not None and created >= ledger.floor
+        if self._start == "now":
             ledger.passed(mark, created or 0)
-            return False
-        return self._start == "replay" or (created is not None and created >= ledger.floor)
+        return self._start == "replay"
 
     # ---- the list ---------------------------------------------------------------------------------------------------
 
@@ -634,7 +630,7 @@ class Engine:
     def _source_of(self, row: Row, created: int, now: int) -> InsightSource:
         if created < self.ledger.floor:
             return "replay"
-        if row.mark in self._heard_live:
+        if self.ledger.heard_live(row.mark):
             return "live"
         since = self.hub.stood_since
         stood = since is not None and now - int((self._loop.time() - since) * SECOND) <= created + SECOND

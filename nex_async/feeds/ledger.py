@@ -47,6 +47,22 @@ def fingerprint(type: str | None, content: str | None) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What the stream brought of one fingerprint: with which ids, and whether other than as a replay."""
+
+    is_live: bool
+    ids: frozenset[str] = frozenset()
+
+
+_HEARD = (_Heard(False), _Heard(True))
+
+
+def _joined(known: _Heard | None, item_id: str | None, is_live: bool) -> _Heard:
+    ids = frozenset() if item_id is None else frozenset((item_id,))
+    return _Heard(is_live, ids) if known is None else _Heard(is_live or known.is_live, known.ids | ids)
+
+
 @dataclass
 class Ledger:
     """What was handed out, how far the list was read, and whether stream and list can be matched.
@@ -65,12 +81,12 @@ class Ledger:
     """Whether they were seen not to, after it had looked as if they did."""
     trusts_stream_ids: bool = True
     bound: dict[str, int] = field(default_factory=dict)
-    credits: dict[bytes, list[int]] = field(default_factory=dict)
+    credits: dict[bytes, tuple[int, ...]] = field(default_factory=dict)
     recent: dict[bytes, int] = field(default_factory=dict)
     forgot: bool = False
     """Whether keys had to be forgotten that a sweep may meet again."""
     _changes: list[Change] = field(default_factory=list)
-    _streamed: dict[bytes, set[str]] = field(default_factory=dict)
+    _streamed: dict[bytes, _Heard] = field(default_factory=dict)
     _listed: dict[bytes, None] = field(default_factory=dict)
     _ids_met: bool = False
     _unmatched_sweeps: int = 0
@@ -78,32 +94,39 @@ class Ledger:
 
     # ---- the stream -------------------------------------------------------------------------------------------------
 
-    def heard(self, mark: bytes, item_id: str | None) -> None:
+    def heard(self, mark: bytes, item_id: str | None, is_live: bool) -> None:
         """Note that the stream brought an item, whatever becomes of it."""
-        ids = self._streamed.setdefault(mark, set())
-        if item_id is not None:
-            ids.add(item_id)
-        if len(self._streamed) > _MATCHES_KEPT:
-            del self._streamed[next(iter(self._streamed))]
-        if mark in self._listed:
+        streamed = self._streamed
+        known = streamed.get(mark)
+        if known is None or item_id is not None or (is_live and not known.is_live):
+            streamed[mark] = _HEARD[is_live] if known is None and item_id is None else _joined(known, item_id, is_live)
+            if len(streamed) > _MATCHES_KEPT:
+                del streamed[next(iter(streamed))]
+        if not self.matched and mark in self._listed:
             self._match()
+
+    def heard_live(self, mark: bytes) -> bool:
+        """Return whether the stream brought such an item lately, other than as a replay."""
+        known = self._streamed.get(mark)
+        return known is not None and known.is_live
 
     def item(self, mark: bytes, item_id: str | None, emitted: int) -> Verdict:
         """Decide on an item of the stream, and note it as handed out when the verdict is `deliver`."""
         if item_id is not None and self.trusts_stream_ids:
             if item_id in self.bound:
                 return "known"
-            if not self._consume(mark, emitted):
-                self._see(mark, emitted)
-                self._bind(item_id, emitted)
-                return "deliver"
+            has_credit = self._consume(mark, emitted)
             self._bind(item_id, emitted)
-            return "known"
+            if has_credit:
+                return "known"
+            self._see(mark, emitted)
+            return "deliver"
         if mark in self.recent:
             return "ambiguous"
         self._see(mark, emitted)
-        self.credits.setdefault(mark, []).append(emitted)
-        self._note("credit", mark, emitted)
+        self.credits[mark] = (*self.credits.get(mark, ()), emitted)
+        if self.keeps_changes:
+            self._changes.append(("credit", mark, emitted))
         return "deliver"
 
     def passed(self, mark: bytes, emitted: int) -> None:
@@ -119,7 +142,7 @@ class Ledger:
             del self._listed[next(iter(self._listed))]
         if mark in self._streamed:
             self._match()
-            if ids := self._streamed[mark]:
+            if ids := self._streamed[mark].ids:
                 self._ids_met = self._ids_met or row_id in ids
                 self.trusts_stream_ids = self._ids_met
 
@@ -146,8 +169,11 @@ class Ledger:
             return False
         for emitted in sorted(credits):
             if created <= emitted + CREDIT_SLACK:
-                credits.remove(emitted)
-                if not credits:
+                left = list(credits)
+                left.remove(emitted)
+                if left:
+                    self.credits[mark] = tuple(left)
+                else:
                     del self.credits[mark]
                 self._note("debit", mark, emitted)
                 return True
@@ -229,10 +255,13 @@ class Ledger:
             self._forget(next(iter(self.bound)))
 
     def _see(self, mark: bytes, moment: int) -> None:
-        self.recent.pop(mark, None)
-        self.recent[mark] = moment
-        self._note("recent", mark, moment)
-        if len(self.recent) > MOST_KEYS:
+        recent = self.recent
+        if mark in recent:
+            del recent[mark]  # to stand last again
+        recent[mark] = moment
+        if self.keeps_changes:
+            self._changes.append(("recent", mark, moment))
+        if len(recent) > MOST_KEYS:
             self._forget_mark(next(iter(self.recent)))
 
     def _forget(self, row_id: str) -> None:
@@ -274,7 +303,7 @@ class Ledger:
             disproved=self.disproved,
             trusts_stream_ids=self.trusts_stream_ids,
             bound=dict(self.bound),
-            credits={mark: list(moments) for mark, moments in self.credits.items()},
+            credits=dict(self.credits),
             recent=dict(self.recent),
             forgot=self.forgot,
             _ids_met=self._ids_met,

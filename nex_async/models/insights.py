@@ -23,7 +23,8 @@ __all__ = [
 ]
 
 
-class InsightEntity(Model):
+# Without gc: these are trees that come in great numbers, and cannot hold themselves.
+class InsightEntity(Model, gc=False):
     """A record that an insight of the simple shape is about."""
 
     id: str | None = None
@@ -31,7 +32,7 @@ class InsightEntity(Model):
     type: str | None = None
 
 
-class InsightSignal(Model):
+class InsightSignal(Model, gc=False):
     """One observation that identifies the target of an insight."""
 
     type: str | None = None
@@ -44,7 +45,7 @@ class InsightSignal(Model):
     last_observed_at: ClassVar[Timestamp] = Timestamp()
 
 
-class InsightTarget(Model):
+class InsightTarget(Model, gc=False):
     """Whom or what an insight is about; `hint` is the best name to show."""
 
     type: str | None = None
@@ -57,7 +58,7 @@ class InsightTarget(Model):
     anchors_description: str | None = None
 
 
-class InsightArtifact(Model):
+class InsightArtifact(Model, gc=False):
     """Where a piece of evidence came from."""
 
     type: str | None = None
@@ -72,7 +73,7 @@ class InsightArtifact(Model):
     created_at: ClassVar[Timestamp] = Timestamp()
 
 
-class InsightEvidence(Model):
+class InsightEvidence(Model, gc=False):
     """What an insight was derived from."""
 
     excerpt: str | None = None
@@ -80,7 +81,7 @@ class InsightEvidence(Model):
     artifact: InsightArtifact | None = None
 
 
-class Insight(Model):
+class Insight(Model, gc=False):
     """Something the AI derived. The simple shape has `id` and `entities`, the enriched one `target` and `evidence`.
 
     `content` is untrusted text: it may quote anybody. Do not put it into a prompt or a page unescaped.
@@ -106,7 +107,7 @@ class Insight(Model):
     created_at: ClassVar[Timestamp] = Timestamp()
 
 
-class InsightWorkspace(Model):
+class InsightWorkspace(Model, gc=False):
     """The workspace an envelope speaks of; it carries no id."""
 
     name: str | None = None
