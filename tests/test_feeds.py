@@ -185,7 +185,7 @@ async def test_a_thousand_readers_are_one_socket(emulator: Emulator, nex: Nex) -
 
 async def test_a_slow_reader_holds_nobody_back_and_misses_nothing(nex: Nex, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that does not read is left to its own pace; the others go on, and it gets everything once it reads."""
-    monkeypatch.setattr("nex_async.feeds.engine._HELD_BACK", 0.05)
+    monkeypatch.setattr("nex_async.feeds.outlet._HELD_BACK", 0.05)
     async with nex.insights.stream(start="now") as feed:
         slow, quick = feed.queue(maxsize=2), feed.queue()
         texts = await ingest(nex, "Ada", "Bob", "Cem", "Dan", "Eva")

@@ -83,10 +83,8 @@ class Checkpoint:
         self.last: int = 0
         """The number of the newest insight in the inbox."""
         self.cursors: set[Cursor] = set()
-        self.gaps: list[Gap] = []
-        """What is known to be missing."""
         self.untold: list[Gap] = []
-        """What of it nobody was told yet."""
+        """What may be missing, and nobody was told yet."""
         self.redelivered: int = 0
         self.is_confirmed: bool = False
         """Whether it was seen to belong to the workspace that is read; until then nothing is handed out."""
@@ -104,11 +102,14 @@ class Checkpoint:
             await self._database.aclose()
             raise
         self.workspace = loaded.meta.get("workspace")
-        self.gaps = [gap for gap, _ in loaded.gaps]
         self.untold = [gap for gap, told in loaded.gaps if not told]
         self.last = self._before = loaded.last
         floor, watermark, deep = (int(loaded.meta.get(name, 0)) for name in ("floor", "watermark", "deep"))
-        return Ledger(True, floor, watermark, deep, bound=loaded.bound, credits=loaded.credits, recent=loaded.recent)
+        ledger = Ledger(False, floor, watermark, deep, bound=loaded.bound, credits=loaded.credits, recent=loaded.recent)
+        for gap, _ in loaded.gaps:
+            ledger.note_gap(micros(gap.start), micros(gap.end), gap.reason)
+        ledger.keeps_changes = True
+        return ledger
 
     async def bind(self, workspace: str) -> None:
         """Note the workspace the file belongs to from now on."""

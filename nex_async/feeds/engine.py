@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections import deque
-from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Coroutine
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -23,14 +22,11 @@ from .checkpoint import Checkpoint, Cursor
 from .events import (
     Closed,
     Connected,
-    Degraded,
-    DegradedReason,
     Gap,
     GapReason,
     InsightEvent,
     InsightSource,
     Reconnecting,
-    Recovered,
     Replayed,
     Signal,
     UnknownEvent,
@@ -38,10 +34,12 @@ from .events import (
 from .feed import Buffer, Consumer, Overflow, Wants
 from .hub import Hub
 from .ledger import OVERLAP, SECOND, Ledger, fingerprint
+from .outlet import Outlet
 from .sse import ServerSentEvent
+from .timetable import Timetable
 from .windows import LISTING, Row, Windows, micros, moment_of
 
-__all__ = ["Engine", "Mode", "Start", "Tally"]
+__all__ = ["Engine", "Mode", "Start"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -51,9 +49,6 @@ _log = logging.getLogger("nex_async.feeds")
 Mode: TypeAlias = Literal["fast", "exact"]
 Start: TypeAlias = "Literal['now', 'replay'] | datetime"
 
-SWEEP_EVERY = 60.0
-SWEEP_JITTER = 0.1
-DEEP_EVERY = 1800.0
 SWEEP_AFTER_CONNECT = (0.0, 5.0)
 """At once for what was missed, and once more for what fell between the replay and the subscription."""
 SWEEP_WHEN_AMBIGUOUS = 0.5
@@ -62,38 +57,13 @@ _MOST_OWED_WAIT = 32.0
 _UNPROVEN_WAIT = 5.0
 """So long the list is given to show an item before the two were ever seen to match."""
 _WITHOUT_STREAM = 10.0
-_MOST_LEDGER_WAIT = 60.0
 AHEAD = 5 * SECOND
 """A sweep reads a little beyond the server's present, in case its clocks differ."""
 _FRESH = 10 * SECOND
 _RETENTION = 3600 * SECOND
 _MAILBOX_EVENTS, _MAILBOX_BYTES = 20_000, 8 << 20
-_HELD_BACK = 30.0
-"""So long a reader may hold back the others; then it goes on at a pace of its own."""
 _MISSED, _ROTATE_EVERY = 2, 300.0
 _POLITE_WAIT, _POLITE_WAITS = 0.2, 150
-
-
-@dataclass
-class Tally:
-    """What an engine has counted."""
-
-    live: int = 0
-    replayed: int = 0
-    backfilled: int = 0
-    duplicates: int = 0
-    ambiguous: int = 0
-    sweeps: int = 0
-    deep_sweeps: int = 0
-    undecodable: int = 0
-    unknown: int = 0
-    oversize: int = 0
-    dropped_events: int = 0
-    gaps: int = 0
-    reconnects: int = 0
-    delay: float | None = None
-    """Seconds from the creation of the newest insight to its delivery."""
-    degraded: set[DegradedReason] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,29 +81,23 @@ class Engine:
     def __init__(self, hub: Hub, mode: Mode, start: Start, checkpoint: Checkpoint | None, options: RequestOptions) -> None:
         self.hub = hub
         self.mode: Mode = mode
-        self.tally: Tally = Tally()
+        self.outlet: Outlet = Outlet(hub.loop, self._part_with)
+        self.timetable: Timetable = Timetable(hub.loop)
         self.ledger: Ledger = Ledger()
         self.windows: Windows = Windows(self._fetch)
         self.checkpoint: Checkpoint | None = checkpoint
         self._start = start
         self._options = options
         self._loop = hub.loop
-        self._consumers: list[Consumer[Any]] = []
         self._mailbox: deque[list[ServerSentEvent]] = deque()
         self._waiting_events = 0
         self._waiting_bytes = 0
         self._mail = asyncio.Event()
-        self._free = asyncio.Event()
-        self._due: set[float] = set()
-        self._swept_at = 0.0
-        self._deep_at = 0.0
-        self._alarm = asyncio.Event()
         self._standing: asyncio.Future[None] = self._loop.create_future()
         self._ended = False
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
         self._forks: list[Engine] = []
-        self._ledger_failures = 0
         self._lost_at: int | None = None
         self._stood_first: int | None = None
         self._owed: dict[bytes, _Owed] = {}
@@ -142,8 +106,6 @@ class Engine:
         self._replay_due = False
         self._missed = 0
         self._rotated_at = -_ROTATE_EVERY
-        self._latest: deque[InsightEvent] = deque(maxlen=20)
-        self._gaps: dict[tuple[int, int, str], None] = {}
 
     # ---- its consumers ----------------------------------------------------------------------------------------------
 
@@ -154,11 +116,11 @@ class Engine:
     def attach(self, consumer: Consumer[Any]) -> None:
         """Offer events to a consumer; the first starts the engine."""
         consumer.owner = self
-        self._consumers.append(consumer)
+        self.outlet.consumers.append(consumer)
         if self.checkpoint is not None and isinstance(consumer, Cursor):
             self.checkpoint.join(consumer, late=bool(self._tasks))
         elif self._start == "replay":
-            for event in self._latest:
+            for event in self.outlet.latest:
                 consumer.offer(InsightEvent(event.key, "replay", event.insight, event.workspace, event.emitted_at))
         if not self._tasks:
             self.hub.sender.state.owned.add(self)
@@ -170,15 +132,14 @@ class Engine:
             with contextlib.suppress(RuntimeError):  # its loop is closed, and everything on it is gone
                 self._loop.call_soon_threadsafe(self.detach, consumer)
             return
-        if consumer in self._consumers:
-            self._consumers.remove(consumer)
-            self._free.set()
-            if not self._consumers:
+        if consumer in self.outlet.consumers:
+            self.outlet.remove(consumer)
+            if not self.outlet.consumers:
                 self._stop()
 
     def has_room(self, consumer: Consumer[Any]) -> None:
         """Learn that a reader that was full is no more."""
-        self._free.set()
+        self.outlet.freed()
 
     async def opened(self) -> None:
         """Wait until the stream stands for the first time. Raises what keeps it from standing for good."""
@@ -186,7 +147,7 @@ class Engine:
 
     async def released(self) -> None:
         """Wait until everything is over that ended with the last consumer."""
-        if not self._consumers:
+        if not self.outlet.consumers:
             await self.over()
 
     def kind_of(self, event: InsightEvent | Signal) -> str:
@@ -195,7 +156,7 @@ class Engine:
 
     def figures(self) -> dict[str, Any]:
         """Return what there is to tell of it, by the names of `InsightStats`."""
-        connection, tally = self.hub.connection, self.tally
+        connection, tally = self.hub.connection, self.outlet.tally
         last = connection.last_byte
         return {
             "connected": connection.standing,
@@ -219,14 +180,11 @@ class Engine:
         try:
             if self.checkpoint is not None and not self.ledger.keeps_changes:
                 self.ledger = await self.checkpoint.open()
-                for gap in self.checkpoint.gaps:
-                    self._note_gap(micros(gap.start), micros(gap.end), gap.reason)
                 for gap in self.checkpoint.untold:
                     self._tell_gap(gap)
-                for consumer in self._consumers:
+                for consumer in self.outlet.consumers:
                     consumer.wake()
-            self._deep_at = self._loop.time()
-            self._due.add(self._deep_at + _WITHOUT_STREAM)
+            self.timetable.within(_WITHOUT_STREAM)
             self.hub.join(self)
             self._spawn(self._sweeping())
             await self._listening()
@@ -283,14 +241,14 @@ class Engine:
     def _finish(self, error: Exception | None, signal: Closed) -> None:
         if self._ended:
             return
-        self._tell(signal)
+        self.outlet.tell(signal)
         if not self._standing.done():
             if error is None:
                 self._standing.set_result(None)
             else:
                 self._standing.set_exception(error)
                 self._standing.exception()  # nobody may be waiting for it
-        consumers = list(self._consumers)
+        consumers = list(self.outlet.consumers)
         self._stop()
         for consumer in consumers:
             consumer.end(error)
@@ -302,17 +260,17 @@ class Engine:
         if not self._standing.done():
             self._standing.set_result(None)
         self._stood_first = self._stood_first or self._now()
-        self._tell(Connected(attempts))
+        self.outlet.tell(Connected(attempts))
         self._replay_due = True
         for wait in SWEEP_AFTER_CONNECT:
-            self._sweep_in(wait)
+            self.timetable.within(wait)
 
     def lost(self, error: NexError | None, attempt: int, delay: float) -> None:
         """Tell everybody; see `Listener`."""
-        self.tally.reconnects += attempt == 1
+        self.outlet.tally.reconnects += attempt == 1
         if self._lost_at is None:
             self._lost_at = self._now()
-        self._tell(Reconnecting(attempt, delay, error))
+        self.outlet.tell(Reconnecting(attempt, delay, error))
 
     def greeted(self) -> None:
         """Look whether it is the right workspace; see `Listener`."""
@@ -321,9 +279,9 @@ class Engine:
     def push(self, events: list[ServerSentEvent]) -> None:
         """Take events, or drop them and read the list; see `Listener`."""
         if not self.has_space:
-            self.tally.dropped_events += len(events)
-            self._degrade("slow")
-            self._sweep_in(SWEEP_WHEN_AMBIGUOUS)
+            self.outlet.tally.dropped_events += len(events)
+            self.outlet.degrade("slow")
+            self.timetable.within(SWEEP_WHEN_AMBIGUOUS)
             return
         self._mailbox.append(events)
         self._waiting_events += len(events)
@@ -337,9 +295,9 @@ class Engine:
 
     def oversize(self) -> None:
         """Read the list for what the stream could not bring; see `Listener`."""
-        self.tally.oversize += 1
-        self._tell_degraded_once("oversize", None)
-        self._sweep_in(SWEEP_WHEN_AMBIGUOUS)
+        self.outlet.tally.oversize += 1
+        self.outlet.mention("oversize", None)
+        self.timetable.within(SWEEP_WHEN_AMBIGUOUS)
 
     # ---- the stream -------------------------------------------------------------------------------------------------
 
@@ -349,7 +307,7 @@ class Engine:
                 self._mail.clear()
                 await self._mail.wait()
                 await self._check_workspace(self.hub.workspace)
-            await self._room()
+            await self.outlet.room()
             await self._check_workspace(self.hub.workspace)
             events = self._mailbox.popleft()
             self._waiting_events -= len(events)
@@ -364,8 +322,8 @@ class Engine:
     def _hear(self, event: ServerSentEvent, fresh: list[InsightEvent]) -> None:
         source = _SOURCES.get(event.event)
         if source is None:
-            self.tally.unknown += 1
-            self._tell(UnknownEvent(event.event, event.data))
+            self.outlet.tally.unknown += 1
+            self.outlet.tell(UnknownEvent(event.event, event.data))
             return
         try:
             batch = decode_insights(event.data)
@@ -375,7 +333,7 @@ class Engine:
         for bad in batch.errors:
             self._poisoned(bad)
         if batch.insight_count is not None and batch.insight_count != len(batch.insights):
-            self._sweep_in(SWEEP_WHEN_AMBIGUOUS)
+            self.timetable.within(SWEEP_WHEN_AMBIGUOUS)
         if batch.insights:
             self._hear_batch(source, batch, fresh)
 
@@ -383,9 +341,9 @@ class Engine:
         digest = hash(error.raw + error.path.encode())
         if digest not in self._poison:  # a row of the list is met by every sweep
             _keep(self._poison, digest, None)
-            self.tally.undecodable += 1
-            self._tell_degraded_once("poison", error)
-            self._sweep_in(SWEEP_WHEN_AMBIGUOUS)
+            self.outlet.tally.undecodable += 1
+            self.outlet.mention("poison", error)
+            self.timetable.within(SWEEP_WHEN_AMBIGUOUS)
 
     def _hear_batch(self, source: InsightSource, batch: InsightBatch, fresh: list[InsightEvent]) -> None:
         ledger = self.ledger
@@ -407,10 +365,10 @@ class Engine:
                 key = insight.id if insight.id is not None and ledger.trusts_stream_ids else mark.hex()
                 fresh.append(InsightEvent(key, source, insight, batch.workspace, emitted_at))
             elif verdict == "known":
-                self.tally.duplicates += 1
+                self.outlet.tally.duplicates += 1
             else:
-                self.tally.ambiguous += 1
-                self._sweep_in(SWEEP_WHEN_AMBIGUOUS)
+                self.outlet.tally.ambiguous += 1
+                self.timetable.within(SWEEP_WHEN_AMBIGUOUS)
 
     def _emitted(self, emitted_at: datetime | None) -> int:
         """Return when an item was emitted; one that does not say it, not before now, whatever the clocks show."""
@@ -424,15 +382,15 @@ class Engine:
         if event.source == "replay":  # the sweep that follows every connection tells
             self._owed.setdefault(mark, _Owed(event, emitted, self._loop.time()))
         elif mark in self.ledger.recent or mark in self._owed:
-            self._sweep_in(SWEEP_WHEN_AMBIGUOUS)
+            self.timetable.within(SWEEP_WHEN_AMBIGUOUS)
         else:
             _keep(self._owed, mark, _Owed(event, emitted, self._loop.time()))
             self._owed_wait = 1.0
-            self._sweep_in(SWEEP_WHEN_OWED)
+            self.timetable.within(SWEEP_WHEN_OWED)
 
     async def _pay(self) -> None:
         """Hand out what the stream brought and the list does not show, unless all is to come from the list."""
-        ledger, now, blind = self.ledger, self._loop.time(), bool(self._ledger_failures)
+        ledger, now, blind = self.ledger, self._loop.time(), bool(self.timetable.failures)
         self._owed = {mark: owed for mark, owed in self._owed.items() if owed.since > now - OVERLAP / SECOND}
         if self.mode == "exact" or ledger.disproved or (not ledger.matched and ledger.contradicts()):
             return
@@ -453,7 +411,7 @@ class Engine:
         """Return whether what the stream brings can be handed out without asking the list."""
         if self.mode == "exact" or self.ledger.disproved:
             return False
-        if self._ledger_failures:
+        if self.timetable.failures:
             return True  # there is nothing to ask
         return source == "live" and self.ledger.matched
 
@@ -469,26 +427,10 @@ class Engine:
 
     # ---- the list ---------------------------------------------------------------------------------------------------
 
-    def _sweep_in(self, seconds: float) -> None:
-        """See that a sweep begins within so many seconds, but not twice in half a second."""
-        now = self._loop.time()
-        if seconds == 0.0:
-            self._due.add(now)
-        elif self._ledger_failures:
-            return  # it is tried again in its own time
-        else:
-            at = max(now + seconds, self._swept_at + SWEEP_WHEN_AMBIGUOUS)
-            if any(now < due <= at for due in self._due):
-                return
-            self._due.add(at)
-        self._alarm.set()
-
     async def _sweeping(self) -> None:
         try:
             while True:
-                await self._until_due()
-                now = self._loop.time()
-                deep = now >= self._deep_at
+                deep = await self.timetable.next()
                 try:
                     await self._sweep(deep)
                 except (StorageError, TenantMismatch, ClientClosed):
@@ -501,59 +443,37 @@ class Engine:
         except Exception as error:
             self.ended(error)
 
-    async def _until_due(self) -> None:
-        while True:
-            due, now = min(self._due), self._loop.time()
-            if due <= now:
-                break
-            self._alarm.clear()
-            timer = self._loop.call_at(due, self._alarm.set)
-            try:
-                await self._alarm.wait()
-            finally:
-                timer.cancel()
-        self._swept_at = now
-        self._due = {due for due in self._due if due > now}
-
     def _sweep_done(self, deep: bool) -> None:
-        now = self._loop.time()
-        self.tally.sweeps += 1
+        outlet = self.outlet
+        outlet.tally.sweeps += 1
+        outlet.tally.deep_sweeps += deep
         if self.checkpoint is not None:
             self.checkpoint.confirm()  # neither the stream nor a row of the list says otherwise
-        if deep:
-            self.tally.deep_sweeps += 1
-            self._deep_at = now + DEEP_EVERY
-        if self._ledger_failures:
-            self._ledger_failures = 0
-            self._recover("ledger")
+        outlet.recover("ledger")
         if self.has_space:
-            self._recover("slow")
+            outlet.recover("slow")
         self._judge_identity()
-        self._due = {due for due in self._due if due < now + SWEEP_EVERY / 2}
-        self._due.add(now + SWEEP_EVERY * random.uniform(1 - SWEEP_JITTER, 1 + SWEEP_JITTER))
+        self.timetable.done(deep=deep)
         if any(owed.event.source == "live" for owed in self._owed.values()):
-            self._sweep_in(self._owed_wait)
+            self.timetable.within(self._owed_wait)
             self._owed_wait = min(_MOST_OWED_WAIT, self._owed_wait * 2)
 
     def _sweep_failed(self, error: NexError) -> None:
         """Go on without the list for a while. What is missed meanwhile is found by a later sweep."""
-        self._ledger_failures += 1
-        if self._ledger_failures == 1:
-            self._degrade("ledger", error)
+        self.outlet.degrade("ledger", error)
         if self.checkpoint is not None and self.hub.stood_since is not None:
             self.checkpoint.confirm()  # nobody says whose workspace it is
         refused = isinstance(error, APIError) and error.status in (401, 403, 404)
         if refused and self._lost_at is not None and self.hub.stood_since is not None:
             self._report_gap(self._lost_at, self._now() or self._lost_at, "auth")
             self._lost_at = None
-        wait = 600.0 if refused else min(_MOST_LEDGER_WAIT, 2.0 ** min(self._ledger_failures, 6))
+        wait = self.timetable.failed(refused=refused)
         _log.info("the list of insights cannot be read (%s); again in %.0f s", type(error).__name__, wait)
-        self._due = {self._loop.time() + wait * random.uniform(0.5, 1.0)}
 
     async def _sweep(self, deep: bool) -> None:
         """Read the list from the last sweep on, and hand out what is new. Raises what keeps it from being read."""
         ledger = self.ledger
-        count = self._delivered
+        count = self.outlet.tally.delivered
         if not ledger.watermark:
             await self._begin()
         elif self.mode == "fast" and not (ledger.matched or ledger.disproved):
@@ -571,11 +491,11 @@ class Engine:
             # The API does not list as far back: the rest is lost, and said to be.
             self._report_gap(start, until - _RETENTION, "retention")
             await self._read_windows(until - _RETENTION, until, deep)
-        if not self._ledger_failures:
-            self._lost_at = None if self.hub.stood_since is not None else self._lost_at
+        if self.hub.stood_since is not None:
+            self._lost_at = None
         if self._replay_due and self.hub.stood_since is not None:
             self._replay_due = False
-            self._tell(Replayed(self._delivered - count))
+            self.outlet.tell(Replayed(self.outlet.tally.delivered - count))
 
     async def _begin(self) -> None:
         """Set out with the newest rows: they tell the time, what is no news, and whether stream and list can be matched."""
@@ -597,7 +517,7 @@ class Engine:
 
     async def _read_windows(self, start: int, until: int, deep: bool) -> None:
         async for window in self.windows.read(start, max(until, start) + AHEAD):
-            await self._room()
+            await self.outlet.room()
             for error in window.errors:
                 self._poisoned(error)
             await self._take(window.rows, window.workspace, until, all_news=False)
@@ -651,9 +571,9 @@ class Engine:
 
     def _judge_identity(self) -> None:
         if self.ledger.matched:
-            self._recover("identity")
+            self.outlet.recover("identity")
         elif self.ledger.disproved or (self.mode == "fast" and self.ledger.contradicts()):
-            self._degrade("identity")
+            self.outlet.degrade("identity")
 
     async def _fetch(self, query: Query) -> InsightBatch:
         sender = self.hub.sender
@@ -685,111 +605,36 @@ class Engine:
 
     # ---- delivery ---------------------------------------------------------------------------------------------------
 
-    @property
-    def _delivered(self) -> int:
-        return self.tally.live + self.tally.replayed + self.tally.backfilled
-
     async def _deliver(self, events: list[InsightEvent]) -> None:
         """Hand events to every consumer; with a checkpoint, only once its file knows of them."""
         if self.checkpoint is not None:
             await self.checkpoint.commit(self.ledger.take_changes(), events)
         if events:
-            self._count(events)
-            self._latest.extend(events)
-            for consumer in list(self._consumers):
-                for event in events:
-                    consumer.offer(event)
+            self.outlet.offer(events)
+            created_at, now = events[-1].insight.created_at or events[-1].emitted_at, self._now()
+            if created_at is not None and now is not None:
+                self.outlet.tally.delay = max(0.0, (now - micros(created_at)) / SECOND)
 
-    def _count(self, events: Iterable[InsightEvent]) -> None:
-        tally = self.tally
-        for event in events:
-            if event.source == "live":
-                tally.live += 1
-            elif event.source == "replay":
-                tally.replayed += 1
-            else:
-                tally.backfilled += 1
-        created_at, now = event.insight.created_at or event.emitted_at, self._now()
-        if created_at is not None and now is not None:
-            tally.delay = max(0.0, (now - micros(created_at)) / SECOND)
-
-    async def _room(self) -> None:
-        """Wait until every reader has room; one that keeps others waiting goes on by itself."""
-        patience = self._loop.time() + _HELD_BACK
-        while full := [consumer for consumer in self._consumers if isinstance(consumer, Buffer) and consumer.full]:
-            self._free.clear()
-            if len(full) == len(self._consumers):
-                await self._free.wait()
-                patience = self._loop.time() + _HELD_BACK
-            elif self._loop.time() < patience:
-                timer = self._loop.call_at(patience, self._free.set)
-                try:
-                    await self._free.wait()
-                finally:
-                    timer.cancel()
-            else:
-                for consumer in full:
-                    self._part_with(consumer)
-
-    def _part_with(self, consumer: Consumer[Any]) -> None:
+    def _part_with(self, consumer: Buffer[Any]) -> None:
         """Let a slow reader go on at a pace of its own, from what was handed to it so far."""
-        self._consumers.remove(consumer)
         engine = Engine(self.hub, self.mode, self._start, None, self._options)
         engine.ledger = self.ledger.copy()
         engine._standing.set_result(None)
         engine.attach(consumer)
         self._forks.append(engine)
-        _log.info("a reader of the insight feed is slow; it goes on at a pace of its own")
-
-    # ---- signals ----------------------------------------------------------------------------------------------------
-
-    def _tell(self, signal: Signal) -> None:
-        for consumer in list(self._consumers):
-            consumer.offer(signal)
-
-    def _degrade(self, reason: DegradedReason, error: NexError | None = None) -> None:
-        if reason not in self.tally.degraded:
-            self.tally.degraded.add(reason)
-            _log.warning("the insight feed is degraded: %s", reason)
-            self._tell(Degraded(reason, error))
-
-    def _tell_degraded_once(self, reason: DegradedReason, error: NexError | None) -> None:
-        """Tell of something that is over as soon as it has happened."""
-        _log.warning("the insight feed met an event it could not use: %s", reason)
-        self._tell(Degraded(reason, error))
-
-    def _recover(self, reason: DegradedReason) -> None:
-        if reason in self.tally.degraded:
-            self.tally.degraded.discard(reason)
-            _log.info("the insight feed has recovered: %s", reason)
-            self._tell(Recovered(reason))
 
     def _report_gap(
         self, start: int, end: int, reason: GapReason, at_least: int | None = None, *, recoverable: bool = False
     ) -> None:
         """Tell of a gap, once for what lies inside it."""
         end = max(start, end)
-        if not self._note_gap(start, end, reason):
-            return
-        gap = Gap(moment_of(start), moment_of(end), reason, at_least, recoverable)
-        self.ledger.note_gap(start, end, (reason, at_least, recoverable))
-        self._tell_gap(gap)
-
-    def _note_gap(self, start: int, end: int, reason: GapReason) -> bool:
-        """Return whether an interval is not yet known to be missing, and remember it, joined with those it touches."""
-        known = [(low, high) for low, high, why in self._gaps if why == reason and low <= end and start <= high]
-        if any(low <= start and end <= high for low, high in known):
-            return False
-        for low, high in known:
-            del self._gaps[low, high, reason]
-        reach = min([start, *(low for low, _ in known)]), max([end, *(high for _, high in known)])
-        _keep(self._gaps, (*reach, reason), None)
-        return True
+        if self.ledger.note_gap(start, end, reason, at_least, recoverable=recoverable):
+            self._tell_gap(Gap(moment_of(start), moment_of(end), reason, at_least, recoverable))
 
     def _tell_gap(self, gap: Gap) -> None:
-        self.tally.gaps += 1
+        self.outlet.tally.gaps += 1
         _log.warning("insights between %s and %s may be missing: %s", gap.start, gap.end, gap.reason)
-        self._tell(gap)
+        self.outlet.tell(gap)
         if self.checkpoint is not None and not any(cursor.holds(gap) for cursor in self.checkpoint.cursors):
             self.ledger.gap_told(micros(gap.start), micros(gap.end), gap.reason)  # nobody listens but the log
 

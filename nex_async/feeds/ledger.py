@@ -83,6 +83,8 @@ class Ledger:
     bound: dict[str, int] = field(default_factory=dict)
     credits: dict[bytes, tuple[int, ...]] = field(default_factory=dict)
     recent: dict[bytes, int] = field(default_factory=dict)
+    gaps: dict[tuple[int, int, str], None] = field(default_factory=dict)
+    """What may be missing: from when to when, and why."""
     forgot: bool = False
     """Whether keys had to be forgotten that a sweep may meet again."""
     _changes: list[Change] = field(default_factory=list)
@@ -233,9 +235,19 @@ class Ledger:
         for name in ("floor", "watermark", "deep"):
             self._note("meta", name, getattr(self, name))
 
-    def note_gap(self, start: int, end: int, what: tuple[str, int | None, bool]) -> None:
-        """Keep what may be missing, and why, until somebody was told."""
-        self._note("gap", (start, end), what)
+    def note_gap(self, start: int, end: int, reason: str, at_least: int | None = None, *, recoverable: bool = False) -> bool:
+        """Note what may be missing; return whether that is new. Intervals that touch are one from then on."""
+        known = [(low, high) for low, high, why in self.gaps if why == reason and low <= end and start <= high]
+        if any(low <= start and end <= high for low, high in known):
+            return False
+        for low, high in known:
+            del self.gaps[low, high, reason]
+        low, high = min([start, *(low for low, _ in known)]), max([end, *(high for _, high in known)])
+        self.gaps[low, high, reason] = None
+        if len(self.gaps) > _MATCHES_KEPT:
+            del self.gaps[next(iter(self.gaps))]
+        self._note("gap", (start, end), (reason, at_least, recoverable))
+        return True
 
     def gap_told(self, start: int, end: int, reason: str) -> None:
         """Note that somebody was told."""
@@ -305,6 +317,7 @@ class Ledger:
             bound=dict(self.bound),
             credits=dict(self.credits),
             recent=dict(self.recent),
+            gaps=dict(self.gaps),
             forgot=self.forgot,
             _ids_met=self._ids_met,
         )
