@@ -68,6 +68,18 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Prove the insight feed over 10 000 schedules and 100 days of virtual time, and that the proof has teeth.
+
+    `-- --schedules 2000 --days 10` chooses other numbers.
+    """
+    session.install("-e", ".[dev]")
+    numbers = session.posargs or ("--schedules", "10000", "--days", "100")
+    session.run("python", "-m", "tests.simulation.soak", "--jobs", "2", *numbers)
+    session.run("python", "-m", "tests.simulation.mutants")
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Throw many more requests at every operation of the emulator than the test suite does. `-- 2000` sets how many each."""
     session.install("-e", ".[dev]")

@@ -89,7 +89,7 @@ class Engine:
         self._start = start
         self._options = options
         self._loop = hub.loop
-        self._mailbox: deque[list[ServerSentEvent]] = deque()
+        self._mailbox: deque[tuple[list[ServerSentEvent], int]] = deque()
         self._waiting_events = 0
         self._waiting_bytes = 0
         self._mail = asyncio.Event()
@@ -283,9 +283,10 @@ class Engine:
             self.outlet.degrade("slow")
             self.timetable.within(SWEEP_WHEN_AMBIGUOUS)
             return
-        self._mailbox.append(events)
+        size = sum([len(event.data) for event in events])
+        self._mailbox.append((events, size))
         self._waiting_events += len(events)
-        self._waiting_bytes += sum(len(event.data) for event in events)
+        self._waiting_bytes += size
         self._mail.set()
 
     @property
@@ -309,9 +310,9 @@ class Engine:
                 await self._check_workspace(self.hub.workspace)
             await self.outlet.room()
             await self._check_workspace(self.hub.workspace)
-            events = self._mailbox.popleft()
+            events, size = self._mailbox.popleft()
             self._waiting_events -= len(events)
-            self._waiting_bytes -= sum(len(event.data) for event in events)
+            self._waiting_bytes -= size
             self.hub.made_room()
             fresh: list[InsightEvent] = []
             for event in events:
@@ -354,13 +355,15 @@ class Engine:
         at_once = self._delivers_at_once(source)
         for insight in batch.insights:
             mark = fingerprint(insight.type, insight.content)
-            ledger.heard(mark, insight.id, source == "live")
             if not at_once:
+                ledger.heard(mark, insight.id, source == "live")
                 self._owe(mark, InsightEvent(mark.hex(), source, insight, batch.workspace, emitted_at), emitted)
                 continue
             if source == "replay" and not self._is_missed(mark, insight.created_at):
                 continue
             verdict = ledger.item(mark, insight.id, emitted)
+            if verdict != "deliver" or insight.id is not None or not ledger.matched:
+                ledger.heard(mark, insight.id, source == "live")
             if verdict == "deliver":
                 key = insight.id if insight.id is not None and ledger.trusts_stream_ids else mark.hex()
                 fresh.append(InsightEvent(key, source, insight, batch.workspace, emitted_at))
