@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from ..errors import APIError, ClientClosed, DecodeError, FeedClosed, NexError, StorageError, TenantMismatch
 from ..models.insights import InsightBatch, InsightWorkspace, decode_insights
 from ..transport.options import RequestOptions, outer_deadline
+from ..transport.state import running_loop
 from ..transport.wire import Query
 from .checkpoint import Checkpoint, Cursor
 from .events import (
@@ -128,7 +129,7 @@ class Engine:
 
     def detach(self, consumer: Consumer[Any]) -> None:
         """Offer nothing more to a consumer; the engine ends with the last."""
-        if _running_loop() is not self._loop:
+        if running_loop() is not self._loop:
             with contextlib.suppress(RuntimeError):  # its loop is closed, and everything on it is gone
                 self._loop.call_soon_threadsafe(self.detach, consumer)
             return
@@ -195,7 +196,7 @@ class Engine:
         """End everything. It closes by itself, whoever waits for it and however long."""
         self._ended = True
         self.hub.leave(self)
-        this = asyncio.current_task() if _running_loop() is self._loop else None
+        this = asyncio.current_task() if running_loop() is self._loop else None
         for task in self._tasks:
             if task is not this:
                 task.cancel()
@@ -223,7 +224,7 @@ class Engine:
 
     def abort(self) -> None:
         """End it because its client ends."""
-        if _running_loop() is not self._loop:
+        if running_loop() is not self._loop:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self.abort)
             return
@@ -231,7 +232,7 @@ class Engine:
 
     async def over(self) -> None:
         """Wait until its tasks have ended, and its file is closed."""
-        if self._closing is not None and _running_loop() is self._loop:
+        if self._closing is not None and running_loop() is self._loop:
             await asyncio.shield(self._closing)
 
     def ended(self, error: Exception | None) -> None:
@@ -656,10 +657,3 @@ def _keep(kept: dict[K, V], key: K, value: V) -> None:
     kept[key] = value
     if len(kept) > _KEPT:
         del kept[next(iter(kept))]
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

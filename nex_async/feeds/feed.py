@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
-from ..errors import FeedClosed, FeedOverflow, InvalidRequestError
+from ..errors import FeedClosed, FeedOverflow, InvalidRequestError, NexError
 
-__all__ = ["Buffer", "Consumer", "Feed", "FeedQueue", "FeedStats", "Overflow", "Source"]
+__all__ = ["Buffer", "Consumer", "Feed", "FeedQueue", "FeedStats", "Overflow", "Source", "again", "both"]
 
 _log = logging.getLogger("nex_async.feeds")
 
@@ -100,11 +100,7 @@ class Consumer(ABC, Generic[E]):
             raise
 
     def _ending(self) -> Exception:
-        if self.error is None:
-            return FeedClosed("the feed has ended")
-        again = copy.copy(self.error)
-        again.__cause__ = self.error.__cause__
-        return again
+        return FeedClosed("the feed has ended") if self.error is None else again(self.error)
 
 
 class Buffer(Consumer[E]):
@@ -294,7 +290,7 @@ class Feed(Generic[E]):
         `maxsize` bounds it. When it is full, `overflow` says what happens: `block` holds the source back, for others only
         for a while; `drop_oldest` and `drop_newest` lose events and count them; `raise` ends the queue with `FeedOverflow`.
         """
-        return FeedQueue(self, self._consumer(maxsize, overflow, _both(self._wants, where)))
+        return FeedQueue(self, self._consumer(maxsize, overflow, both(self._wants, where)))
 
     def _consumer(self, maxsize: int, overflow: Overflow, wants: Wants) -> Consumer[E]:
         if isinstance(maxsize, bool) or not isinstance(maxsize, int) or maxsize < 1:
@@ -508,7 +504,17 @@ class FeedQueue(Generic[E]):
         self._consumer.end(None)
 
 
-def _both(one: Wants, other: Wants) -> Wants:
+def again(error: Exception) -> Exception:
+    """Return a copy of an error to raise: everybody who meets it gets one of his own. One not of ours is left as it is."""
+    if not isinstance(error, NexError):
+        return error
+    copied = copy.copy(error)
+    copied.__cause__ = error.__cause__
+    return copied
+
+
+def both(one: Wants, other: Wants) -> Wants:
+    """Return a filter that passes what both pass; None passes everything."""
     if one is None or other is None:
         return one or other
     return lambda event: one(event) and other(event)

@@ -20,7 +20,7 @@ from ..transport.sender import Sender
 from .checkpoint import Checkpoint, Cursor
 from .engine import Engine, Mode, Start
 from .events import Gap, InsightEvent, Signal
-from .feed import Buffer, Consumer, Feed, FeedQueue, FeedStats, Handler, OnError, Overflow, Wants
+from .feed import Buffer, Consumer, Feed, FeedQueue, FeedStats, Handler, OnError, Overflow, Wants, both
 from .hub import Hub
 
 __all__ = ["InsightFeed", "InsightStats", "OnGap"]
@@ -101,7 +101,7 @@ class InsightFeed(Feed[InsightEvent]):
     ) -> None:
         self._entrance = _Entrance(sender, options, mode, start, checkpoint)
         self._sender = sender
-        super().__init__(self._entrance, wants=_both(_is_insight, wants))
+        super().__init__(self._entrance, wants=both(_is_insight, wants))
         if on_gap == "raise":
             self._consumers.append(_GapWatch(self._consumers))
 
@@ -156,7 +156,7 @@ class InsightFeed(Feed[InsightEvent]):
         of its own; `drop_oldest` and `drop_newest` lose insights and count them; `raise` ends the queue with `FeedOverflow`.
         With a checkpoint only `block` is possible: what waits, waits in the file.
         """
-        wants = _both(self._wants, insight_filter(types, min_confidence, where))
+        wants = both(self._wants, insight_filter(types, min_confidence, where))
         if signals:
             chosen = wants
             wants = lambda event: not isinstance(event, InsightEvent) or (chosen is None or chosen(event))  # noqa: E731
@@ -308,12 +308,6 @@ class _GapWatch(Consumer[Any]):
 
 def _is_insight(event: Any) -> bool:
     return isinstance(event, InsightEvent)
-
-
-def _both(one: Wants, other: Wants) -> Wants:
-    if one is None or other is None:
-        return one or other
-    return lambda event: one(event) and other(event)
 
 
 def insight_filter(types: Collection[str] | None, min_confidence: float | None, where: Where) -> Wants:

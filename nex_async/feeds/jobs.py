@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar, cast
 
 from ..errors import ClientClosed, InvalidRequestError, JobExpired
 from ..transport.state import ClientState
-from .feed import Buffer, Consumer, Feed, Overflow
-from .tracking import JobKind, JobState, Progress, Watch, again, status_of, track_of
+from .feed import Buffer, Consumer, Feed, Overflow, again
+from .tracking import JobKind, JobState, Progress, Watch, status_of, track_of
 
 __all__ = ["DEFAULT_TIMEOUT", "Job", "JobKind", "JobState", "as_completed", "wait_all"]
 

@@ -117,10 +117,9 @@ class Ledger:
         if item_id is not None and self.trusts_stream_ids:
             if item_id in self.bound:
                 return "known"
-            has_credit = self._consume(mark, emitted)
+            if mark in self.credits:
+                return "ambiguous"  # it may be what was handed out without an id
             self._bind(item_id, emitted)
-            if has_credit:
-                return "known"
             self._see(mark, emitted)
             return "deliver"
         if mark in self.recent:

@@ -13,7 +13,7 @@ from itertools import count
 
 from ..errors import ClientClosed, NexError
 from ..transport.options import outer_deadline
-from ..transport.state import ClientState
+from ..transport.state import ClientState, running_loop
 
 __all__ = ["Polled", "Scheduler", "scheduler_of"]
 
@@ -108,7 +108,7 @@ class Scheduler:
 
     def abort(self) -> None:
         """End everything at once; those who wait learn that the client was closed. May be called from any thread."""
-        if _running_loop() is self.loop:
+        if running_loop() is self.loop:
             self._end()
         else:
             with contextlib.suppress(RuntimeError):  # the loop was closed, and nothing runs on it
@@ -117,7 +117,7 @@ class Scheduler:
     async def over(self) -> None:
         """Wait until the polls that were cancelled have ended; returns at once where they are another loop's."""
         tasks = [task for task in self._tasks if task is not _current_task()]
-        if tasks and _running_loop() is self.loop:
+        if tasks and running_loop() is self.loop:
             await asyncio.wait(tasks)
 
     def _end(self) -> None:
@@ -202,12 +202,5 @@ def scheduler_of(state: ClientState) -> Scheduler:
     return found
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
 def _current_task() -> asyncio.Task[object] | None:
-    return None if _running_loop() is None else asyncio.current_task()
+    return None if running_loop() is None else asyncio.current_task()

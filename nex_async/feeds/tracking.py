@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import random
 from abc import ABC, abstractmethod
@@ -29,7 +28,7 @@ from ..transport.retry import classify
 from ..transport.state import ClientState
 from .scheduler import Polled, Scheduler, scheduler_of
 
-__all__ = ["JobKind", "JobState", "Progress", "Track", "Watch", "again", "status_of", "track_of"]
+__all__ = ["JobKind", "JobState", "Progress", "Track", "Watch", "status_of", "track_of"]
 
 _log = logging.getLogger("nex_async.jobs")
 
@@ -159,15 +158,6 @@ class Progress(Generic[S]):
 def status_of(state: JobState | None) -> str:
     """Return the status of a state in lower case."""
     return ((state.status if state is not None else None) or "").lower()
-
-
-def again(error: Exception) -> Exception:
-    """Return a copy of an error to raise: every waiter gets one of his own."""
-    if not isinstance(error, NexError):
-        return error
-    copied = copy.copy(error)
-    copied.__cause__ = error.__cause__
-    return copied
 
 
 class Track(Polled):

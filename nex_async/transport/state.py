@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ..errors import ClientClosed, ClientLoopError
 from .pool import Tenant
 
-__all__ = ["CLOSING", "ClientState"]
+__all__ = ["CLOSING", "ClientState", "running_loop"]
 
 
 class Owned(Protocol):
@@ -90,6 +90,14 @@ class ClientState:
     def _end(self, task: asyncio.Task[Any]) -> None:
         if task in self.tasks:  # its call may have ended meanwhile, and the task is not ours to cancel
             task.cancel(CLOSING)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop this thread runs; None for none."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 CLOSING = "nex_async client closed"
