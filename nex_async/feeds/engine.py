@@ -48,7 +48,7 @@ V = TypeVar("V")
 _log = logging.getLogger("nex_async.feeds")
 
 Mode: TypeAlias = Literal["fast", "exact"]
-Start: TypeAlias = "Literal['now', 'replay'] | datetime"
+Start: TypeAlias = Literal["now", "replay"] | datetime
 
 SWEEP_AFTER_CONNECT = (0.0, 5.0)
 """At once for what was missed, and once more for what fell between the replay and the subscription."""
@@ -87,7 +87,7 @@ class Engine:
         self.ledger: Ledger = Ledger()
         self.windows: Windows = Windows(self._fetch)
         self.checkpoint: Checkpoint | None = checkpoint
-        self._start = start
+        self._start: Start = start
         self._options = options
         self._loop = hub.loop
         self._mailbox: deque[tuple[list[ServerSentEvent], int]] = deque()
@@ -315,11 +315,14 @@ class Engine:
             self._waiting_events -= len(events)
             self._waiting_bytes -= size
             self.hub.made_room()
-            fresh: list[InsightEvent] = []
-            for event in events:
-                self._hear(event, fresh)
-            await self._deliver(fresh)
-            del events, event, fresh  # or they would be kept until the next mail
+            await self._deliver(self._hear_all(events))
+            del events  # or they would be kept until the next mail
+
+    def _hear_all(self, events: list[ServerSentEvent]) -> list[InsightEvent]:
+        fresh: list[InsightEvent] = []
+        for event in events:
+            self._hear(event, fresh)
+        return fresh
 
     def _hear(self, event: ServerSentEvent, fresh: list[InsightEvent]) -> None:
         source = _SOURCES.get(event.event)

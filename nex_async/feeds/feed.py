@@ -171,12 +171,13 @@ class Source(Protocol[E]):
 
     def consumer(self, maxsize: int, overflow: Overflow, wants: Wants) -> Consumer[E]:
         """Return a new consumer, not yet attached."""
+        ...
 
     def attach(self, consumer: Consumer[E]) -> None:
         """Begin to offer events, in the running loop; the first consumer starts the source."""
 
     def detach(self, consumer: Consumer[E]) -> None:
-        """Stop offering; the source ends with its last consumer. May be called from any thread, and more than once."""
+        """Stop offering; the source ends with its last consumer. May be called more than once."""
 
     async def opened(self) -> None:
         """Wait until the source stands. Raises what keeps it from standing."""
@@ -189,6 +190,7 @@ class Source(Protocol[E]):
 
     def kind_of(self, event: E) -> str:
         """Return the kind of an event, by which handlers are chosen."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,8 @@ class Feed(Generic[E]):
         self._reading = False
         self._last: E | None = None
         self._workers: list[asyncio.Task[None]] = []
-        weakref.finalize(self, _let_go, source, self._consumers).atexit = False
+        self._loops: list[asyncio.AbstractEventLoop] = []
+        weakref.finalize(self, _let_go, source, self._consumers, self._loops).atexit = False
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
@@ -252,6 +255,7 @@ class Feed(Generic[E]):
             raise FeedClosed("the feed was closed")
         if self._open:
             return
+        self._loops.append(asyncio.get_running_loop())
         if not self._consumers:
             self._held = self._source.consumer(1000, "block", None)
             self._consumers.append(self._held)
@@ -520,10 +524,16 @@ def both(one: Wants, other: Wants) -> Wants:
     return lambda event: one(event) and other(event)
 
 
-def _let_go(source: Source[Any], consumers: list[Consumer[Any]]) -> None:
-    """Detach the consumers of a feed that nobody holds any more."""
-    for consumer in consumers:
-        source.detach(consumer)
+def _let_go(source: Source[Any], consumers: list[Consumer[Any]], loops: list[asyncio.AbstractEventLoop]) -> None:
+    """Detach the consumers of a feed that nobody holds any more, in its loop: the collector comes in mid-anything."""
+
+    def detach() -> None:
+        for consumer in consumers:
+            source.detach(consumer)
+
+    for loop in loops:
+        with contextlib.suppress(RuntimeError):  # the loop was closed, and everything on it is gone
+            loop.call_soon_threadsafe(detach)
 
 
 async def _call(function: Callable[..., object], *arguments: object) -> None:

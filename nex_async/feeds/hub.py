@@ -58,6 +58,7 @@ class Listener(Protocol):
     @property
     def has_space(self) -> bool:
         """Whether it can take more."""
+        ...
 
 
 class ServerClock:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
@@ -204,7 +202,6 @@ class _Source(Watch, Generic[E]):
     def __init__(self, jobs: Iterable[Progress[Any]], timeout: float, interval: float | None) -> None:
         super().__init__(jobs, timeout, interval)
         self._consumers: dict[Consumer[E], None] = {}
-        self._leaving: deque[Consumer[E]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._start: asyncio.Handle | None = None
         self._finished = False
@@ -224,20 +221,8 @@ class _Source(Watch, Generic[E]):
             self._start = self._loop.call_soon(self.begin)
 
     def detach(self, consumer: Consumer[E]) -> None:
-        """Stop offering, in the loop's next turn: the collector may call this in the middle of anything."""
-        self._leaving.append(consumer)
-        loop = self._loop
-        if loop is None:
-            return
-        with contextlib.suppress(RuntimeError):  # the loop was closed
-            if asyncio._get_running_loop() is loop:
-                loop.call_soon(self._let_leave)
-            else:
-                loop.call_soon_threadsafe(self._let_leave)
-
-    def _let_leave(self) -> None:
-        while self._leaving:
-            self._consumers.pop(self._leaving.popleft(), None)
+        """Stop offering; with the last consumer the watch ends."""
+        self._consumers.pop(consumer, None)
         if not self._consumers:
             self.leave()
 
@@ -254,7 +239,6 @@ class _Source(Watch, Generic[E]):
     async def released(self) -> None:
         """Wait until the polls that nobody needs any more have ended."""
         if asyncio.get_running_loop() is self._loop:
-            self._let_leave()
             await self.settle()
 
     def has_room(self, consumer: Consumer[E]) -> None:

@@ -30,6 +30,7 @@ class Limit(Protocol):
     @property
     def waiting(self) -> int:
         """How many calls wait for a slot."""
+        ...
 
     async def acquire(self, deadline: float) -> None:
         """Wait for a slot. Raises `DeadlineExceeded` at once when none will come in time."""
