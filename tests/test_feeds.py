@@ -167,7 +167,7 @@ async def test_every_queue_gets_everything_it_asks_for(nex: Nex) -> None:
 
 
 async def test_a_thousand_readers_are_one_socket(emulator: Emulator, nex: Nex) -> None:
-    """All feeds of a client share one connection and its sweeps; every one of them gets every insight."""
+    """S39: all feeds of a client share one connection and its sweeps; every one of them gets every insight."""
     emulator.switches.set(rate_limits="off")
     feeds = [nex.insights.stream(start="now") for _ in range(1000)]
     for feed in feeds:
@@ -677,7 +677,7 @@ async def test_a_slow_reader_of_a_checkpoint_reads_from_the_file(clocked: tuple[
 
 
 async def test_a_checkpoint_that_cannot_be_used(nex: Nex, emulator: Emulator, tmp_path: Path) -> None:
-    """Locked, damaged, foreign, another workspace's: each has its error, and none is overwritten."""
+    """S34: locked, damaged, foreign, another workspace's: each has its error before any delivery; none is overwritten."""
     path = tmp_path / "insights.db"
     await ingest(nex, "Ada")
     async with nex.insights.stream(checkpoint=path) as feed:

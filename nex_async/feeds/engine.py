@@ -38,7 +38,7 @@ from .ledger import OVERLAP, SECOND, Ledger, fingerprint
 from .outlet import Outlet
 from .sse import ServerSentEvent
 from .timetable import Timetable
-from .windows import LISTING, Row, Windows, micros, moment_of
+from .windows import LISTING, Row, Window, Windows, micros, moment_of
 
 __all__ = ["Engine", "Mode", "Start"]
 
@@ -62,6 +62,7 @@ AHEAD = 5 * SECOND
 """A sweep reads a little beyond the server's present, in case its clocks differ."""
 _FRESH = 10 * SECOND
 _RETENTION = 3600 * SECOND
+_TOO_OLD = (400, 410, 422)
 _MAILBOX_EVENTS, _MAILBOX_BYTES = 20_000, 8 << 20
 _MISSED, _ROTATE_EVERY = 2, 300.0
 _POLITE_WAIT, _POLITE_WAITS = 0.2, 150
@@ -104,6 +105,8 @@ class Engine:
         self._owed: dict[bytes, _Owed] = {}
         self._poison: dict[int, None] = {}
         self._owed_wait = 1.0
+        self._looking_back: tuple[int, int] | None = None
+        """A look-back that is not finished: when it was begun, and how far it came."""
         self._replay_due = False
         self._missed = 0
         self._rotated_at = -_ROTATE_EVERY
@@ -489,20 +492,41 @@ class Engine:
         until = self._now()
         if until is None:
             raise DecodeError("neither the replies nor the insights tell the server's time")
-        start = ledger.sweep_start(deep=deep)
-        try:
-            await self._read_windows(start, until, deep)
-        except APIError as error:
-            if error.status not in (400, 410, 422) or until - start <= _RETENTION:
-                raise
-            # The API does not list as far back: the rest is lost, and said to be.
-            self._report_gap(start, until - _RETENTION, "retention")
-            await self._read_windows(until - _RETENTION, until, deep)
+        start, earlier = ledger.sweep_start(deep=False), ledger.sweep_start(deep=True)
+        await self._read_since(start, until)
+        if deep:
+            await self._look_back(earlier, start, until)
         if self.hub.stood_since is not None:
             self._lost_at = None
         if self._replay_due and self.hub.stood_since is not None:
             self._replay_due = False
             self.outlet.tell(Replayed(self.outlet.tally.delivered - count))
+
+    async def _read_since(self, start: int, until: int) -> None:
+        """Read everything since the last sweep, as far back as the API lists it; the rest is lost, and said to be."""
+        try:
+            await self._read_windows(start, until)
+        except APIError as error:
+            if error.status not in _TOO_OLD or until - start <= _RETENTION:
+                raise
+            self._report_gap(start, until - _RETENTION, "retention")
+            await self._read_windows(until - _RETENTION, until)
+
+    async def _look_back(self, start: int, end: int, until: int) -> None:
+        """Look for rows that became visible late. What keeps it from the end does not make it begin again."""
+        begun, reached = self._looking_back or (until, start)
+        self._looking_back = begun, reached
+        try:
+            async for window in self.windows.read(reached, max(reached, end)):
+                await self._take_window(window, until)
+                self._looking_back = begun, window.end
+        except APIError as error:
+            if error.status not in _TOO_OLD:
+                raise
+            _log.info("the list of insights does not reach as far back as a look for late ones")
+        self._looking_back = None
+        self.ledger.swept(begun, deep=True)
+        await self._deliver([])
 
     async def _begin(self) -> None:
         """Set out with the newest rows: they tell the time, what is no news, and whether stream and list can be matched."""
@@ -522,21 +546,25 @@ class Engine:
         else:
             await self._take(window.rows, window.workspace, now, all_news=self._start == "replay")
 
-    async def _read_windows(self, start: int, until: int, deep: bool) -> None:
+    async def _read_windows(self, start: int, until: int) -> None:
         async for window in self.windows.read(start, max(until, start) + AHEAD):
-            await self.outlet.room()
-            for error in window.errors:
-                self._poisoned(error)
-            await self._take(window.rows, window.workspace, until, all_news=False)
-            if window.is_cut:
-                self._report_gap(*self.windows.around(window), "overflow", len(window.rows))
+            await self._take_window(window, until)
             # Whatever was created before the window's end less the overlap is visible by now: as far, the list is read.
-            self.ledger.swept(min(window.end, until), deep=deep)
-            if self.ledger.forgot:
-                self.ledger.forgot = False
-                self._report_gap(self.ledger.sweep_start(deep=True), until, "horizon", recoverable=True)
+            self.ledger.swept(min(window.end, until), deep=False)
             await self._deliver([])
-            await self._be_polite()
+
+    async def _take_window(self, window: Window, until: int) -> None:
+        """Hand out what is new of a window, and tell what it hides."""
+        await self.outlet.room()
+        for error in window.errors:
+            self._poisoned(error)
+        await self._take(window.rows, window.workspace, until, all_news=False)
+        if window.is_cut:
+            self._report_gap(*self.windows.around(window), "overflow", len(window.rows))
+        if self.ledger.forgot:
+            self.ledger.forgot = False
+            self._report_gap(self.ledger.sweep_start(deep=True), until, "horizon", recoverable=True)
+        await self._be_polite()
 
     async def _take(self, rows: list[Row], workspace: InsightWorkspace | None, now: int, *, all_news: bool) -> None:
         """Hand out the rows that are new."""

@@ -1,0 +1,1 @@
+"""The proof by simulation that the insight feed loses and doubles nothing."""
