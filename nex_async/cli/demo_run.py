@@ -17,7 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from ..client import Nex
+from ..emulator import Emulator
 from ..transport.options import ResponseDetails
+from . import demo_insights
 from .companies import Listed, load
 
 __all__ = ["run"]
@@ -74,8 +76,12 @@ class Stage:
         yield results.append
         seconds = time.perf_counter() - began
         for result in results:
-            self.console.print(f"  {result}", highlight=False, markup=False, soft_wrap=True)
+            self.say(result)
         self.acts.append(Act(what, results[-1] if results else "", self.calls - calls, seconds))
+
+    def say(self, text: str) -> None:
+        """Print a line of what happens."""
+        self.console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
 
     async def each(self, title: str, rows: Iterable[T], work: Callable[[T], Awaitable[object]]) -> int:
         """Do `work` for every row, sixteen at a time, with a bar; return how many there were."""
@@ -103,12 +109,13 @@ async def run(count: int | None = None) -> None:
     began = time.perf_counter()
     opening = "Starting an embedded Nex: a real server on loopback, data in memory, no account needed."
     console.print(opening, soft_wrap=True)
-    console.print("  async with Nex.local() as nex:", style="cyan", highlight=False)
+    code = "async with Emulator() as emulator, Nex(emulator.key, base_url=emulator.url) as nex:"
+    console.print(f"  {code}", style="cyan", highlight=False, soft_wrap=True)
 
     def counted(_: ResponseDetails) -> None:
         stage.calls += 1
 
-    async with Nex.local(on_response=counted) as nex:
+    async with Emulator() as emulator, Nex(emulator.key, base_url=emulator.url, on_response=counted) as nex:
         stage = Stage(nex, console)
         await _schema(stage)
         ids = await _upsert(stage, listed)
@@ -118,6 +125,8 @@ async def run(count: int | None = None) -> None:
         groups = await _people(stage, listed, ids)
         await _work(stage, groups)
         await _timeline(stage, next(iter(ids.values())))
+        await demo_insights.listen(stage, emulator, listed)
+        await demo_insights.question(stage, listed)
     _summary(stage, time.perf_counter() - began)
 
 
@@ -264,7 +273,6 @@ def _summary(stage: Stage, seconds: float) -> None:
         speed = f"{act.calls / act.seconds:,.0f}" if act.seconds else "-"
         table.add_row(act.what, act.result, f"{act.calls:,}", f"{act.seconds:.2f}", speed)
     table.add_section()
-    speed = f"{stage.calls / seconds:,.0f}"
-    table.add_row("all", "client and server in one process", f"{stage.calls:,}", f"{seconds:.2f}", speed)
+    table.add_row("all", "client and server in one process", f"{stage.calls:,}", f"{seconds:.2f}", "-")
     stage.console.print(table)
     stage.console.print("Next: read README.md, or run `nex-async serve` and point a client at it.", highlight=False)

@@ -18,7 +18,8 @@ from ..transport.call import describe
 from ..transport.options import RequestOptions, Settings
 from ..transport.sender import Sender
 from .checkpoint import Checkpoint, Cursor
-from .engine import Engine, Mode, Start
+from .delivery import Mode, Start
+from .engine import Engine
 from .events import Gap, InsightEvent, Signal
 from .feed import Buffer, Consumer, Feed, FeedQueue, FeedStats, Handler, OnError, Overflow, Wants, both
 from .hub import Hub

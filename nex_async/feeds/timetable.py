@@ -66,9 +66,9 @@ class Timetable:
         self._due = {due for due in self._due if due < now + EVERY / 2}
         self._due.add(now + EVERY * random.uniform(1 - JITTER, 1 + JITTER))
 
-    def failed(self, *, refused: bool) -> float:
-        """Note a sweep that could not be made; return in how many seconds it is tried again, unless asked for at once."""
-        self.failures += 1
+    def failed(self, *, refused: bool, after_progress: bool) -> float:
+        """Note a sweep that was not finished; return in how many seconds it is tried again, unless asked for at once."""
+        self.failures = 1 if after_progress else self.failures + 1
         wait = REFUSED if refused else min(UNREADABLE_AT_MOST, 2.0 ** min(self.failures, 6))
         wait *= random.uniform(0.5, 1.0)
         self._due = {self._loop.time() + wait}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from hashlib import blake2b
@@ -122,20 +122,16 @@ class Windows:
         batch = await self._ask({"limit": 20})
         return Window(0, 0, rows_of(batch.insights), False, batch.workspace, batch.errors)
 
-    async def read(self, start: int, end: int) -> AsyncGenerator[Window, None]:
-        """Yield the windows of a range, oldest first.
-
-        Raises `DecodeError` when the API does not keep to the windows it is asked for.
-        """
-        todo = [(start, end)]
-        while todo:
-            yield await self.step(todo)
-
     async def step(self, todo: list[tuple[int, int]]) -> Window:
-        """Read the last window of `todo`, or its older halves down to one that is whole; the others stay in `todo`."""
+        """Read the last window of `todo`, or its older halves down to one that is whole; the others stay in `todo`.
+
+        What cannot be read stays, too, so that reading goes on there. Raises `DecodeError` when the API does not keep to the
+        windows it is asked for.
+        """
         while True:
-            low, high = todo.pop()
+            low, high = todo[-1]
             window = await self._window(low, high)
+            todo.pop()
             if not window.is_cut or high - low <= self._narrowest:
                 return window
             self.splits += 1

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any, TypeAlias
 from unittest import mock
 
-from nex_async.feeds import checkpoint, connection, engine, hub, ledger, timetable, windows
+from nex_async.feeds import checkpoint, connection, delivery, hearing, hub, ledger, reading, timetable, windows
 from tests.harness.insight_world import EPOCH, Conditions
 from tests.harness.virtual import Deadlock, LiveLock
 
@@ -85,8 +85,9 @@ async def _step_whole(self: Any, todo: list[tuple[int, int]]) -> Any:
 
 async def _step_with_hole(self: Any, todo: list[tuple[int, int]]) -> Any:
     while True:
-        low, high = todo.pop()
+        low, high = todo[-1]
         window = await self._window(low, high)
+        todo.pop()
         if not window.is_cut or high - low <= self._narrowest:
             return window
         middle = (low + high) // 2
@@ -104,12 +105,12 @@ def _anchored_to_now(self: Any, *, deep: bool) -> int:
     return max(start, self.floor - SECOND)
 
 
-_read_windows = engine.Engine._read_windows
+_read_windows = reading.Reading._read_windows
 _clock_now = hub.ServerClock.now
 
 
 async def _swept_before_read(self: Any, start: int, until: int) -> None:
-    self.ledger.swept(until, deep=False)
+    self._delivery.ledger.swept(until, deep=False)
     await _read_windows(self, start, until)
 
 
@@ -210,7 +211,7 @@ def _hand_out_unmarked(connection: Any, seq: int, trash: list[int]) -> None:
 
 # ---- the engine -----------------------------------------------------------------------------------------------------
 
-_hear, _report_gap = engine.Engine._hear, engine.Engine._report_gap
+_hear, _report_gap = hearing.Hearing._hear, delivery.Delivery.report_gap
 
 
 def _hear_no_replay(self: Any, event: Any, fresh: list[Any]) -> None:
@@ -231,7 +232,7 @@ NO_BISECT = _set(windows.Windows, step=_step_whole)
 NO_DEEP = _set(ledger.Ledger, sweep_start=_shallow)
 NO_OVERLAP = _set(ledger, OVERLAP=0)
 NO_PERIODIC = _set(timetable, EVERY=NEVER)
-NO_CONNECT = _set(engine, SWEEP_AFTER_CONNECT=())
+NO_CONNECT = _set(reading, AFTER_CONNECT=())
 DEAF_WATCHDOG = _set(connection, StreamPolicy=functools.partial(connection.StreamPolicy, silence=NEVER))
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -239,9 +240,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("a reply shorter than the limit is taken for whole", (_set(windows, _LEAST_CAP=100),), ("bursts_over_the_cap",)),
     Mutant("halves leave a second out", (_set(windows.Windows, step=_step_with_hole),), ("bursts_over_the_cap", MIX)),
     Mutant("windows are halved to a second only", (_set(windows, _NARROWEST=SECOND),), ("bursts_over_the_cap", MIX)),
-    Mutant("gaps are not reported", (_set(engine.Engine, _report_gap=_report_never),), ("bursts_over_the_cap", MIX)),
+    Mutant("gaps are not reported", (_set(delivery.Delivery, report_gap=_report_never),), ("bursts_over_the_cap", MIX)),
     Mutant(
-        "gaps are reported by every sweep", (_set(engine.Engine, _report_gap=_report_again),), ("bursts_over_the_cap", MIX)
+        "gaps are reported by every sweep", (_set(delivery.Delivery, report_gap=_report_again),), ("bursts_over_the_cap", MIX)
     ),
     Mutant("no deep sweep", (NO_DEEP,), ("late_rows_and_crashes", "long_outage")),
     Mutant("no overlap", (NO_OVERLAP,), (MIX,)),
@@ -268,7 +269,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "the watermark moves before the windows are read",
-        (_set(engine.Engine, _read_windows=_swept_before_read), NO_DEEP),
+        (_set(reading.Reading, _read_windows=_swept_before_read), NO_DEEP),
         (MIX, "list_down", "long_outage"),
     ),
     Mutant("the watermark is not kept", (_forgets("meta"),), ("late_rows_and_crashes",)),
@@ -308,7 +309,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("a hand-out is not marked", (_set(checkpoint, _hand_out=_hand_out_unmarked),), ("crash_every_100_seconds",)),
     Mutant(
         "replays are ignored",
-        (_set(engine.Engine, _hear=_hear_no_replay),),
+        (_set(hearing.Hearing, _hear=_hear_no_replay),),
         ("half_open", "same_words", "quiet_for_days"),
         "a replay is a convenience: the list holds all of it",
     ),
@@ -321,7 +322,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("silence is not noticed, no periodic sweep", (DEAF_WATCHDOG, NO_PERIODIC), ("half_open",)),
     Mutant(
         "ambiguous items do not hurry the sweep",
-        (_set(engine, SWEEP_WHEN_AMBIGUOUS=NEVER),),
+        (_set(hearing, SOON=NEVER), _set(delivery, SOON=NEVER)),
         ("same_words",),
         "only slower, within the period of the sweeps",
     ),
