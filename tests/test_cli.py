@@ -37,7 +37,7 @@ def test_unknown_command_is_a_usage_error() -> None:
 
 @pytest.mark.parametrize("count", [60])
 def test_demo_does_the_main_job(count: int) -> None:
-    """The demo upserts companies, reads all of them back, and ends with its summary."""
+    """The demo upserts companies, reads all back, loses no insight to a cut connection, and ends with its summary."""
     pytest.importorskip("pytickersymbols", reason="the demo extra is not installed")
     done = run("demo", "--companies", str(count))
     assert (done.returncode, done.stderr) == (0, "")
@@ -45,6 +45,12 @@ def test_demo_does_the_main_job(count: int) -> None:
     assert f"{count} records read" in done.stdout
     for step in ("Schema", "Search", "Lists", "Link people", "Tasks and notes", "timeline", "What was done", "calls/s"):
         assert step in done.stdout
+    assert re.search(r"live +opportunity +\w.* asked for a demo", done.stdout)
+    assert re.search(r"lost +ConnectionLost.*lost +ServerError.*connected, at attempt 3", done.stdout, re.DOTALL)
+    assert "1 lost connection; 6 came live, 6 by reading the list" in done.stdout
+    assert "12 insights made, 12 received, none lost, none twice" in done.stdout
+    assert re.search(r"AI list \w+: completed\n.*\n *Known insights: \[\w+\] ", done.stdout, re.DOTALL)
+    assert re.search(r"\d+ companies on the list; an answer from \d+ records, \d+ insights", done.stdout)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

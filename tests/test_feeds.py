@@ -154,8 +154,9 @@ async def test_what_comes_before_the_first_reader_waits_for_it(nex: Nex) -> None
         assert await taken(feed.queue(), 2) == texts
 
 
-async def test_every_queue_gets_everything_it_asks_for(nex: Nex) -> None:
+async def test_every_queue_gets_everything_it_asks_for(nex: Nex, emulator: Emulator) -> None:
     """Queues are independent: each has its own filter and its own place."""
+    emulator.switches.set(insights_rest="enriched")
     async with nex.insights.stream(start="now") as feed:
         everything, doubtful = feed.queue(), feed.queue(min_confidence=1.0)
         risks = feed.queue(types={"risk"}, where=lambda event: "leave" in (event.insight.content or ""))
@@ -164,6 +165,26 @@ async def test_every_queue_gets_everything_it_asks_for(nex: Nex) -> None:
         assert len(await taken(everything, 2)) == 2
         assert "Bob" in (await risks.get()).insight.content
         assert (risks.qsize(), doubtful.qsize()) == (0, 0)
+
+
+async def test_what_the_list_does_not_tell_is_not_filtered_away(scripted: tuple[Scripted, Nex]) -> None:
+    """An insight read from a list that tells no confidence is chosen: better one too many than one lost."""
+    script, nex = scripted
+    script.row("unsure", confidence=0.3)
+    script.row("unknown")
+    async with nex.insights.stream(min_confidence=0.9) as feed:
+        assert await asyncio.wait_for(taken(feed, 1), 10) == ["unknown"]
+
+
+async def test_the_first_live_insight_is_as_rich_as_the_next(nex: Nex) -> None:
+    """What comes before stream and list were seen to match has the list's id, and all that the stream told of it."""
+    async with nex.insights.stream(start="now") as feed:
+        await until(lambda: feed.stats.sweeps)
+        await ingest(nex, "Ada", "Bob")
+        first, second = await feed.__anext__(), await feed.__anext__()
+    assert first.insight.id == first.key
+    assert first.insight.target is not None
+    assert first.insight.confidence == second.insight.confidence
 
 
 async def test_a_thousand_readers_are_one_socket(emulator: Emulator, nex: Nex) -> None:

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import dataclasses
 import re
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import get_args
+from typing import Any, TypeVar, get_args
 
 import pytest
 
-from nex_async import Nex
+from nex_async import InsightFeed, InsightStats, Nex
+from nex_async.compat import EventSource
 from nex_async.emulator import Emulator
 from nex_async.emulator.faults import Kind
 from nex_async.emulator.switches import CHOICES
+from nex_async.feeds import events
+from nex_async.feeds.feed import Overflow
 
 from .harness.canary import KEY
 
+T = TypeVar("T")
+
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+FEEDS = (ROOT / "docs" / "feeds.md").read_text()
+
+
+def blocks_of(text: str) -> list[str]:
+    """Return the Python that a page shows."""
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+BLOCKS = blocks_of((ROOT / "README.md").read_text())
 
 
 def test_first_block_runs(tmp_path: Path) -> None:
@@ -33,7 +50,7 @@ def test_first_block_runs(tmp_path: Path) -> None:
 
 async def test_tour_runs(emulator: Emulator, nex: Nex, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tour works on a workspace, and so do its tenants."""
-    assert len(BLOCKS) == 2
+    assert len(BLOCKS) == 3
     names: dict[str, object] = {}
     exec(compile(BLOCKS[1], "README.md", "exec", dont_inherit=True), names)  # as a reader would run it
     await names["tour"](nex)  # type: ignore[operator]
@@ -41,12 +58,18 @@ async def test_tour_runs(emulator: Emulator, nex: Nex, monkeypatch: pytest.Monke
     await names["tenants"]([KEY, KEY])  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
-def test_example_runs(example: Path) -> None:
-    """Every example runs to its end."""
-    done = subprocess.run([sys.executable, "-W", "error", example], capture_output=True, text=True, timeout=50, check=False)
+def test_quickstart_runs() -> None:
+    """The first example runs to its end; those that are services have tests of their own."""
+    command = [sys.executable, "-W", "error", ROOT / "examples" / "quickstart.py"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Ada Park" in done.stdout
+
+
+def test_every_example_is_tested() -> None:
+    """An example that nobody runs is no example."""
+    tests = "".join((ROOT / "tests" / name).read_text() for name in ("test_readme.py", "test_examples.py"))
+    assert [path.name for path in (ROOT / "examples").glob("*.py") if path.stem not in tests] == []
 
 
 def test_readme_names_the_two_commands() -> None:
@@ -74,3 +97,193 @@ def test_emulator_page_names_every_switch_and_fault() -> None:
         assert f"| `{name}` | {', '.join(values)} |" in page
     for name in (*Emulator().switches, *get_args(Kind)):
         assert f"`{name}`" in page
+
+
+# ---- the page on feeds and jobs -------------------------------------------------------------------------------------
+
+
+def shown(name: str, text: str = FEEDS) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return a function that a page shows, made of all its blocks as a reader would run them."""
+    names: dict[str, Any] = {}
+    for block in blocks_of(text):
+        exec(compile(block, "page", "exec", dont_inherit=True), names)
+    return names[name]  # type: ignore[no-any-return]
+
+
+@contextlib.asynccontextmanager
+async def playing(coroutine: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[Any]]:
+    """Run what a page shows and never ends, as long as this is open."""
+    task = asyncio.ensure_future(coroutine)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def until(condition: Callable[[], T]) -> T:
+    """Wait until a condition holds."""
+    limit = asyncio.get_running_loop().time() + 25.0
+    while not (found := condition()):
+        assert asyncio.get_running_loop().time() < limit, "it did not happen in time"
+        await asyncio.sleep(0.01)
+    return found
+
+
+class Output:
+    """What was printed so far."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.text = ""
+
+    async def says(self, text: str) -> None:
+        """Wait until it holds a text."""
+
+        def holds() -> bool:
+            self.text += self._capsys.readouterr().out
+            return text in self.text
+
+        await until(holds)
+
+
+@pytest.fixture
+def output(capsys: pytest.CaptureFixture[str]) -> Output:
+    return Output(capsys)
+
+
+async def test_the_readme_listens(nex: Nex, output: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's feed prints what comes, and goes on from its file."""
+    monkeypatch.chdir(tmp_path)
+    listen = shown("listen", f"```python\n{BLOCKS[2]}```")
+    await nex.context.add_text("Ada Park <ada@x.io> asked for a demo.")
+    for name in ("Bob", "Cem"):
+        async with playing(listen(nex)):
+            await output.says("opportunity Ada Park <ada@x.io> asked for a demo.\n")
+            await nex.context.add_text(f"{name} signed.")
+            await output.says(f"milestone {name} signed.\n")
+    assert (tmp_path / "insights.db").exists()
+
+
+async def test_the_page_listens(nex: Nex, output: Output) -> None:
+    """The first block prints what is there, and what comes."""
+    await nex.context.add_text("Ada Park <ada@x.io> asked for a demo.")
+    async with playing(shown("listen")(nex)):
+        await output.says("opportunity Ada Park <ada@x.io> asked for a demo.\n")
+        await nex.context.add_text("Ada signed.")
+        await output.says("live milestone Ada signed.\n")
+
+
+async def test_the_page_keeps_a_checkpoint(nex: Nex, tmp_path: Path) -> None:
+    """What was acknowledged does not come again; what came meanwhile does."""
+    first: dict[str, str | None] = {}
+    second: dict[str, str | None] = {}
+    await nex.context.add_text("Ada signed.")
+    async with playing(shown("keep")(nex, str(tmp_path / "insights.db"), first)):
+        await until(lambda: first)
+        await nex.context.add_text("Bob signed.")
+        await until(lambda: len(first) == 2)
+    await nex.context.add_text("Cem signed.")
+    async with playing(shown("keep")(nex, str(tmp_path / "insights.db"), second)):
+        await until(lambda: second)
+    assert list(first.values()) == ["Ada signed.", "Bob signed."]
+    assert list(second.values()) == ["Cem signed."]
+
+
+async def test_the_page_shows_signals(emulator: Emulator, nex: Nex, output: Output) -> None:
+    """The block on signals prints insights and signals."""
+    async with playing(shown("attend")(nex)):
+        await output.says("Connected(attempts=1)")
+        await nex.context.add_text("Ada signed.")
+        await output.says("Ada signed.\n")
+        await emulator.restart()
+        await output.says("Reconnecting(attempt=1")
+
+
+async def test_the_page_has_two_readers(emulator: Emulator, nex: Nex, output: Output) -> None:
+    """The block on queues gives each reader what it asks for."""
+    async with playing(shown("two_readers")(nex)):
+        await until(lambda: emulator.stream.listeners)
+        await nex.context.add_text("Ada signed.")
+        await nex.context.add_text("Bob is unhappy with the delay.")
+        await output.says("all: Ada signed.\nrisk: Bob is unhappy with the delay.\n0 0\n")
+
+
+async def test_the_page_handles(emulator: Emulator, nex: Nex) -> None:
+    """The block on handlers handles what it asks for, and buries what it cannot handle."""
+    seen: list[str] = []
+    letters: list[tuple[str, Exception]] = []
+
+    def work(text: str) -> None:
+        if "Bob" in text:
+            raise ValueError(text)
+        seen.append(text)
+
+    async with playing(shown("serve")(nex, work, letters)):
+        await until(lambda: emulator.stream.listeners)
+        await nex.context.add_text("Ada asked for a demo. Bob asked for a demo. Cem signed. Dan asked for a demo.")
+        await until(lambda: len(seen) == 2 and letters)
+    assert sorted(seen) == ["Ada asked for a demo.", "Dan asked for a demo."]
+    assert str(letters[0][1]) == "Bob asked for a demo."
+
+
+async def test_the_page_has_jobs(nex: Nex, output: Output) -> None:
+    """The block on jobs waits, watches, waits for many, and attaches."""
+    await nex.records.create("company", {"name": "Techflow", "description": "tech of all kinds"})
+    await shown("jobs")(nex)
+    await output.says("completed 1\n")
+    states = r"(pending\n)?(processing\n)?completed\n1\n"
+    assert re.fullmatch(rf"completed 1\n{states}(Artifact\(.*\n){{2}}(\d+ completed\n){{2}}completed\n", output.text)
+
+
+async def test_the_page_reads_the_past(nex: Nex, output: Output) -> None:
+    """The block on history lists what the last week brought."""
+    await nex.context.add_text("Ada signed.")
+    await shown("last_week")(nex)
+    await output.says("milestone Ada signed.\n")
+
+
+async def test_the_page_reads_any_stream(emulator: Emulator, nex: Nex, output: Output) -> None:
+    """The block on the other interface reads the raw events of the stream."""
+    await nex.context.add_text("Ada signed.")
+    await shown("first_event")(f"{emulator.url}/v1/insights/stream", KEY)
+    await output.says("insight.replay {")
+
+
+def rows_of(*headings: str) -> list[str]:
+    """Return the first cells of each table of the page whose heading begins so."""
+    cells = []
+    for heading in headings:
+        (table,) = re.findall(rf"^\| {re.escape(heading)} \|.*\n\|[-|]+\n((?:\|.*\n)+)", FEEDS, re.MULTILINE)
+        cells += re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
+    return cells
+
+
+def test_the_page_names_everything_there_is() -> None:
+    """The tables hold each signal, each reason, each figure and each policy, and none that does not exist."""
+    signals = [getattr(events, name) for name in events.Signal.split(" | ")]
+    assert re.findall(r"^\| `(\w+)` \| `(\w+)` \|", FEEDS, re.MULTILINE) == [(each.__name__, each.kind) for each in signals]
+    assert sorted(rows_of("reason of a gap")) == sorted(f"`{reason}`" for reason in get_args(events.GapReason))
+    reasons = get_args(events.DegradedReason)
+    assert sorted(rows_of("reason of a degradation")) == sorted(f"`{reason}`" for reason in reasons)
+    figures = re.findall(r"`(\w+)`", " ".join(rows_of("figure")))
+    assert sorted(figures) == sorted(field.name for field in dataclasses.fields(InsightStats))
+    policies = re.findall(r"`(\w+)`", " ".join(rows_of("`overflow=`")))
+    assert policies == list(get_args(Overflow))
+    assert set(re.findall(r'`"(\w+)"`', " ".join(rows_of("`on_error=`")))) == {"stop", "log"}
+
+
+@pytest.mark.parametrize("documented", [InsightFeed, EventSource])
+def test_the_page_promises_what_the_code_says(documented: type) -> None:
+    """Every number of the feed's promise, and of what the other interface does, is on the page too."""
+    text = InsightFeed.__doc__ if documented is InsightFeed else sys.modules[EventSource.__module__].__doc__
+    numbers = set(re.findall(r"\b\d[\d ]*\d\b", text or ""))
+    assert numbers
+    assert numbers - set(re.findall(r"\b\d[\d ]*\d\b", FEEDS)) == set()
+
+
+def test_links_lead_somewhere() -> None:
+    """Every file the pages link to is there."""
+    for page in (ROOT / "README.md", ROOT / "docs" / "feeds.md", ROOT / "docs" / "emulator.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -29,6 +29,11 @@ _UNDATED = 5 * SECOND
 _EVER = 1 << 62
 
 
+def _key(mark: bytes, emitted_at: datetime | None) -> str:
+    """Return the key of an item that has no id: the same for everybody who gets it from the same batch."""
+    return mark.hex() if emitted_at is None else f"{mark.hex()}.{micros(emitted_at):x}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Owed:
     """What the stream brought and waits for the list: when it was emitted there, and since when it waits here."""
@@ -128,7 +133,8 @@ class Hearing:
             mark = fingerprint(insight.type, insight.content)
             if not at_once:
                 ledger.heard(mark, insight.id, source == "live")
-                self._owe(mark, InsightEvent(mark.hex(), source, insight, batch.workspace, emitted_at), emitted)
+                key = _key(mark, emitted_at)
+                self._owe(mark, InsightEvent(key, source, insight, batch.workspace, emitted_at), emitted)
                 continue
             if source == "replay" and not self._is_missed(mark, insight.created_at):
                 continue
@@ -136,7 +142,8 @@ class Hearing:
             if verdict != "deliver" or insight.id is not None or not ledger.matched:
                 ledger.heard(mark, insight.id, source == "live")
             if verdict == "deliver":
-                key = insight.id if insight.id is not None and ledger.trusts_stream_ids else mark.hex()
+                has_id = insight.id is not None and ledger.trusts_stream_ids
+                key = insight.id if has_id and insight.id is not None else _key(mark, emitted_at)
                 fresh.append(InsightEvent(key, source, insight, batch.workspace, emitted_at))
             elif verdict == "known":
                 tally.duplicates += 1
@@ -188,9 +195,10 @@ class Hearing:
         if len(self._owed) > _MOST_OWED:
             del self._owed[next(iter(self._owed))]
 
-    def settle(self, mark: bytes) -> None:
-        """Learn that the list has told about an item."""
-        self._owed.pop(mark, None)
+    def settle(self, mark: bytes) -> InsightEvent | None:
+        """Learn that the list has told about an item; return it as the stream brought it, if it did."""
+        owed = self._owed.pop(mark, None)
+        return None if owed is None else owed.event
 
     async def pay(self) -> None:
         """Hand out what the stream brought and the list does not show, unless all is to come from the list."""

@@ -152,9 +152,10 @@ class InsightFeed(Feed[InsightEvent]):
     ) -> FeedQueue[Any]:
         """Return a queue that gets every insight from now on; with `signals`, what the feed tells of itself too, in order.
 
-        `types`, `min_confidence` and `where` choose insights. `maxsize` bounds the queue. When it is full, `overflow` says
-        what happens: `block` holds the feed back, but others for 30 seconds only, after which this reader goes on at a pace
-        of its own; `drop_oldest` and `drop_newest` lose insights and count them; `raise` ends the queue with `FeedOverflow`.
+        `types`, `min_confidence` and `where` choose insights; one whose confidence the API does not tell is chosen.
+        `maxsize` bounds the queue. When it is full, `overflow` says what happens: `block` holds the feed back, others for
+        30 seconds only, after which this reader goes on at a pace of its own; `drop_oldest` and `drop_newest` lose insights
+        and count them; `raise` ends the queue with `FeedOverflow`.
         With a checkpoint only `block` is possible: what waits, waits in the file.
         """
         wants = both(self._wants, insight_filter(types, min_confidence, where))
@@ -326,7 +327,7 @@ def insight_filter(types: Collection[str] | None, min_confidence: float | None, 
             insight = event.insight
             if chosen is not None and insight.type not in chosen:
                 return False
-            if min_confidence is not None and not (insight.confidence is not None and insight.confidence >= min_confidence):
+            if min_confidence is not None and insight.confidence is not None and insight.confidence < min_confidence:
                 return False
         return where is None or where(event)
 

@@ -6,7 +6,10 @@ import asyncio
 import logging
 from datetime import datetime
 
+import msgspec
+
 from ..errors import APIError, ClientClosed, DecodeError, NexError, StorageError, TenantMismatch
+from ..models import Insight
 from ..models.insights import InsightBatch, InsightWorkspace
 from ..transport.options import RequestOptions
 from ..transport.wire import Query
@@ -221,10 +224,14 @@ class Reading:
             insight = row.insight
             created = now if row.created is None else row.created
             is_new = ledger.row(row.id, row.mark, created, is_news=all_news or created >= ledger.floor)
-            self._hearing.settle(row.mark)
-            if is_new:
-                source = self._source_of(row, created, now)
-                fresh.append(InsightEvent(row.id, source, insight, workspace, insight.created_at))
+            heard = self._hearing.settle(row.mark)
+            if not is_new:
+                continue
+            event = InsightEvent(row.id, self._source_of(row, created, now), insight, workspace, insight.created_at)
+            if heard is not None and delivery.mode == "fast":  # the stream tells more of it than the list
+                event.workspace, event.emitted_at = heard.workspace, heard.emitted_at
+                event.insight = _named(heard.insight, insight)
+            fresh.append(event)
         await delivery.hand_out(fresh)
 
     def _source_of(self, row: Row, created: int, now: int) -> InsightSource:
@@ -262,3 +269,14 @@ class Reading:
             if not limit.waiting:
                 return
             await asyncio.sleep(_POLITE_WAIT)
+
+
+def _named(heard: Insight, row: Insight) -> Insight:
+    """Return an insight as the stream brought it, with what only the list knows."""
+    return msgspec.structs.replace(
+        heard,
+        id=row.id,
+        workspace_id=heard.workspace_id or row.workspace_id,
+        entities=heard.entities or row.entities,
+        _created_at=heard._created_at or row._created_at,
+    )

@@ -110,8 +110,9 @@ class Insights(Resource):
         no past: with the latest 20 insights, with what is new from now on (to the second), or at a time. `checkpoint` is a
         file (SQLite, readable by its owner only) that lets the feed go on where an earlier process stopped; then `start` is
         used the first time only. `mode="exact"` delivers all from the list, with its id, a second or two later. `types`,
-        `min_confidence` (0 to 1) and `where` choose insights. `on_gap="raise"` ends the feed with `GapError` where insights
-        may be missing; otherwise it tells by a `Gap` signal. All feeds of a client share one connection.
+        `min_confidence` (0 to 1; what the list does not tell is chosen) and `where` choose insights. `on_gap="raise"` ends
+        the feed with `GapError` where insights may be missing; otherwise it tells by a `Gap` signal. All feeds of a client
+        share one connection.
 
         Raises `InvalidRequestError`; when opened, what the server refuses the stream with, `StorageError` for a checkpoint
         that is locked or damaged, `CheckpointError` for one that cannot be used, `TenantMismatch` for another workspace's.
