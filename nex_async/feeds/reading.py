@@ -13,7 +13,7 @@ from ..models import Insight
 from ..models.insights import InsightBatch, InsightWorkspace
 from ..transport.options import RequestOptions
 from ..transport.wire import Query
-from .delivery import Delivery
+from .delivery import SOON, Delivery
 from .events import InsightEvent, InsightSource, Replayed
 from .hearing import Hearing
 from .ledger import SECOND
@@ -32,6 +32,8 @@ _FRESH = 10 * SECOND
 _RETENTION = 3600 * SECOND
 _TOO_OLD = (400, 410, 422)
 _REFUSED = (401, 403, 404)
+_SLICE = 30.0
+"""So many seconds a look-back takes at a time."""
 _MISSED, _ROTATE_EVERY = 2, 300.0
 _POLITE_WAIT, _POLITE_WAITS = 0.2, 150
 
@@ -76,13 +78,15 @@ class Reading:
             deep = await self._delivery.timetable.next()
             self._progress = False
             try:
-                await self._sweep(deep)
+                complete = await self._sweep(deep)
             except (StorageError, TenantMismatch, ClientClosed):
                 raise
             except NexError as error:
                 self._failed(error)
             else:
-                self._done(deep)
+                self._done(deep and complete)
+                if not complete:
+                    self._delivery.timetable.within(SOON)
             await self._hearing.pay()
 
     def _done(self, deep: bool) -> None:
@@ -116,8 +120,11 @@ class Reading:
 
     # ---- one sweep --------------------------------------------------------------------------------------------------
 
-    async def _sweep(self, deep: bool) -> None:
-        """Read the list from the last sweep on, and hand out what is new. Raises what keeps it from being read."""
+    async def _sweep(self, deep: bool) -> bool:
+        """Read the list from the last sweep on, and hand out what is new; return whether nothing of it is left to do.
+
+        Raises what keeps it from being read.
+        """
         delivery, ledger = self._delivery, self._delivery.ledger
         count = delivery.outlet.tally.delivered
         if not ledger.watermark:
@@ -130,13 +137,13 @@ class Reading:
             raise DecodeError("neither the replies nor the insights tell the server's time")
         start, earlier = ledger.sweep_start(deep=False), ledger.sweep_start(deep=True)
         await self._read_since(start, until)
-        if deep:
-            await self._look_back(earlier, start, until)
+        complete = not deep or await self._look_back(earlier, start, until)
         if self._hub.stood_since is not None:
             self._lost_at = None
             if self._replay_due:
                 self._replay_due = False
                 delivery.outlet.tell(Replayed(delivery.outlet.tally.delivered - count))
+        return complete
 
     async def _begin(self) -> None:
         """Set out with the newest rows: they tell the time, what is no news, and whether stream and list can be matched."""
@@ -184,12 +191,18 @@ class Reading:
             await self._delivery.hand_out([])
             self._progress = True
 
-    async def _look_back(self, start: int, end: int, until: int) -> None:
-        """Look for rows that became visible late. What keeps it from the end does not make it begin again."""
+    async def _look_back(self, start: int, end: int, until: int) -> bool:
+        """Look for rows that became visible late, for a while; return whether that was all.
+
+        What keeps it from the end does not make it begin again, and what is new does not wait for it.
+        """
+        enough = self._loop.time() + _SLICE
         begun, unread = self._looking_back or (until, [(start, max(start, end))])
         self._looking_back = begun, unread
         try:
             while unread:
+                if self._loop.time() > enough:
+                    return False
                 await self._take_window(await self.windows.step(unread), until)
                 self._progress = True
         except APIError as error:
@@ -199,6 +212,7 @@ class Reading:
         self._looking_back = None
         self._delivery.ledger.swept(begun, deep=True)
         await self._delivery.hand_out([])
+        return True
 
     async def _take_window(self, window: Window, until: int) -> None:
         """Hand out what is new of a window, and tell what it hides."""
