@@ -342,5 +342,8 @@ def _lock_file(path: str) -> int:
 
 
 def _unlock_file(descriptor: int | None) -> None:
-    if descriptor is not None:
-        os.close(descriptor)
+    if descriptor is None:
+        return
+    if sys.platform != "win32":
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked child holds a copy of the descriptor, and would keep the lock
+    os.close(descriptor)

@@ -17,6 +17,7 @@ import pytest
 from nex_async import (
     CheckpointError,
     ClientClosed,
+    ClientLoopError,
     Connected,
     DeadlineExceeded,
     Degraded,
@@ -74,7 +75,8 @@ async def ingest(nex: Nex, *names: str) -> list[str]:
 
 async def taken(feed: Any, count: int) -> list[str]:
     """Read so many insights from a feed or a queue behind it."""
-    return [(await feed.__anext__()).insight.content for _ in range(count)]
+    events = aiter(feed)
+    return [(await anext(events)).insight.content for _ in range(count)]
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -755,3 +757,203 @@ async def test_history_is_complete_whatever_the_limit(clocked: tuple[Nex, Clock]
         nex.insights.history(end, begun)
     with pytest.raises(InvalidRequestError):
         await nex.insights.history(begun, end, resume="getInsights from 1 to 2|x")
+
+
+# ---- several readers, and the life of a feed ------------------------------------------------------------------------
+
+
+def handed_out(feed: InsightFeed) -> int:
+    return feed.stats.live + feed.stats.replayed + feed.stats.backfilled
+
+
+async def test_readers_that_come_after_the_opening_share_what_came_before(nex: Nex, tmp_path: Path) -> None:
+    """Until somebody reads, everything waits for all: one reader's filter takes nothing from another."""
+    texts = await ingest(nex, "Ada", "Bob", "Cem")
+    async with nex.insights.stream() as feed:
+        await until(lambda: handed_out(feed) == 3)
+        none, everything = feed.queue(types={"no such type"}), feed.queue()
+        assert await taken(everything, 3) == texts
+        assert none.qsize() == 0
+    path = tmp_path / "insights.db"
+    async with nex.insights.stream(checkpoint=path) as feed:
+        await until(lambda: handed_out(feed) == 3)
+    async with nex.insights.stream(checkpoint=path) as feed:
+        feed.on("gap", print)
+        none, everything = feed.queue(types={"no such type"}), feed.queue()
+        assert await taken(everything, 3) == texts
+
+
+async def test_on_gap_raise_loses_nothing_that_came_early(nex: Nex) -> None:
+    """A feed that is to raise at gaps holds what comes before its first reader, as any other."""
+    texts = await ingest(nex, "Ada", "Bob")
+    async with nex.insights.stream(on_gap="raise") as feed:
+        await until(lambda: handed_out(feed) == 2)
+        assert await taken(feed, 2) == texts
+
+
+async def test_two_workers_on_one_queue_acknowledge_their_own(nex: Nex, tmp_path: Path) -> None:
+    """What one worker still handles is not acknowledged by another that asks for more."""
+    path = tmp_path / "insights.db"
+    texts = await ingest(nex, "Ada", "Bob", "Cem")
+    async with nex.insights.stream(checkpoint=path) as feed:
+        queue = feed.queue()
+        slow, quick = aiter(queue), aiter(queue)
+        assert (await anext(slow)).insight.content == texts[0]
+        assert (await anext(quick)).insight.content == texts[1]
+        assert (await anext(quick)).insight.content == texts[2]
+    async with nex.insights.stream(checkpoint=path) as feed:
+        again = [await feed.__anext__(), await feed.__anext__()]
+    assert [(event.insight.content, event.redelivered) for event in again] == [(texts[0], True), (texts[2], True)]
+
+
+async def test_a_feed_outlives_its_queues(emulator: Emulator, nex: Nex) -> None:
+    """When the last queue is closed or dropped the feed stays; a queue that comes later gets what comes later."""
+    await ingest(nex, "Ada")
+    async with nex.insights.stream() as feed:
+        first = feed.queue()
+        await taken(first, 1)
+        first.close()
+        later = feed.queue()
+        texts = await ingest(nex, "Bob")
+        assert await taken(later, 1) == texts
+        del later, first
+        gc.collect()
+        await until(lambda: feed.stats.lag == 0)
+        assert emulator.requests.count("streamInsights") == 1
+
+
+async def test_a_closed_queue_leaves_nothing_in_the_file(nex: Nex, tmp_path: Path) -> None:
+    """What only a queue that was closed had not dealt with is dropped, and does not come again."""
+    path = tmp_path / "insights.db"
+    texts = await ingest(nex, "Ada", "Bob")
+    async with nex.insights.stream(checkpoint=path) as feed:
+        idle, busy = feed.queue(), feed.queue()
+        for _ in texts:
+            await busy.done(await busy.get())
+        idle.close()
+        await busy.done(await later_insight(nex, busy))
+    async with nex.insights.stream(checkpoint=path) as feed:
+        fresh = await ingest(nex, "Dan")
+        assert await taken(feed, 1) == fresh
+
+
+async def later_insight(nex: Nex, queue: Any) -> InsightEvent:
+    await ingest(nex, "Cem")
+    event: InsightEvent = await queue.get()
+    return event
+
+
+async def test_an_orderly_stop_acknowledges_what_was_handled(emulator: Emulator, nex: Nex, tmp_path: Path) -> None:
+    """A handler under way when the feed is stopped may finish, and acknowledge: nothing it has handled comes again."""
+    path = tmp_path / "insights.db"
+    await ingest(nex, "Ada")
+    handled: list[str] = []
+    begun = asyncio.Event()
+    feed = nex.insights.stream(checkpoint=path)
+
+    @feed.on("insight")
+    async def handle(event: InsightEvent) -> None:
+        begun.set()
+        await asyncio.sleep(0.05)
+        await event.ack()
+        handled.append(event.insight.content or "")
+
+    running = asyncio.ensure_future(feed.run())
+    await begun.wait()
+    feed.stop()
+    await running
+    assert len(handled) == 1
+    async with nex.insights.stream(checkpoint=path) as again:
+        fresh = await ingest(nex, "Bob")
+        assert await taken(again, 1) == fresh
+
+
+async def test_a_handler_that_is_cancelled_by_what_it_waits_for_has_failed(emulator: Emulator, nex: Nex) -> None:
+    """A CancelledError that was not meant for the handler is a failure like any other, and not a silent end."""
+    await ingest(nex, "Ada")
+
+    async def handle(event: InsightEvent) -> None:
+        task = asyncio.ensure_future(asyncio.sleep(60))
+        task.cancel()
+        await task
+
+    feed = nex.insights.stream()
+    feed.on("insight", handle)
+    with pytest.raises(RuntimeError, match="cancelled"):
+        await asyncio.wait_for(feed.run(), 10)
+
+
+async def test_the_streams_filter_holds_for_handlers(emulator: Emulator, nex: Nex) -> None:
+    """What `stream(types=...)` leaves out no handler gets, but signals come to all who asked; unknown kinds are refused."""
+    await ingest(nex, "Ada")
+    feed = nex.insights.stream(types={"risk"})
+    seen: list[object] = []
+    feed.on("insight", seen.append)
+    feed.on("replayed", seen.append)
+    with pytest.raises(InvalidRequestError, match="kind"):
+        feed.on("insights", seen.append)
+    running = asyncio.ensure_future(feed.run())
+    await until(lambda: seen)
+    await feed.aclose()
+    await running
+    assert not any(isinstance(event, InsightEvent) for event in seen)
+
+
+async def test_a_feed_that_was_refused_says_so_to_everybody() -> None:
+    """Who asks for a queue after the feed has ended learns why, instead of waiting."""
+    async with RawServer([serve(lambda seen: json_reply({"code": 403, "message": "no"}, 403))]) as server:
+        async with Nex(KEY, base_url=server.url) as nex:
+            feed = nex.insights.stream()
+            with pytest.raises(PermissionDeniedError):
+                await feed.__anext__()
+            with pytest.raises(PermissionDeniedError):
+                await asyncio.wait_for(feed.queue().get(), 5)
+            await feed.aclose()
+
+
+async def test_feeds_with_other_settings_do_not_share(emulator: Emulator, nex: Nex) -> None:
+    """A view's timeouts rule its own feeds; `timeout=` of a stream is for the opening, and rules nobody."""
+    emulator.faults.add(kind="delay", route="getInsights", seconds=0.3)
+    quick = nex.with_options(timeout=0.1)
+    async with quick.insights.stream() as hasty, nex.insights.stream(timeout=5) as patient, nex.insights.stream() as third:
+        await until(lambda: patient.stats.sweeps and third.stats.sweeps and "ledger" in hasty.stats.degraded)
+        assert patient.stats.degraded == frozenset()
+        assert emulator.stream.listeners == 2
+
+
+def test_a_feed_belongs_to_one_loop(tmp_path: Path) -> None:
+    """A feed that was opened in one event loop is refused in another, at once."""
+
+    async def use(feed: InsightFeed | None, nex: Nex) -> InsightFeed:
+        if feed is None:
+            feed = nex.insights.stream(start="now")
+            await feed.__aenter__()
+            return feed
+        with pytest.raises(ClientLoopError):
+            await feed.__anext__()
+        return feed
+
+    async def first() -> tuple[InsightFeed, Nex]:
+        async with Emulator(keys={KEY: None}) as emulator:
+            nex = Nex(KEY, base_url=emulator.url)
+            feed = await use(None, nex)
+            await nex.aclose()
+            return feed, nex
+
+    feed, nex = asyncio.run(first())
+    feed._closed = False
+    asyncio.run(use(feed, nex))  # type: ignore[arg-type]
+
+
+async def test_opening_a_feed_while_another_closes(nex: Nex, emulator: Emulator, tmp_path: Path) -> None:
+    """A connection that is being closed for one feed is made anew for the next."""
+    for number in range(5):
+        first = await nex.insights.stream(start="now").__aenter__()
+        second = nex.insights.stream(start="now", checkpoint=tmp_path / f"{number}.db")
+        opening = asyncio.ensure_future(second.__aenter__())
+        await asyncio.sleep(0)
+        await first.aclose()
+        await asyncio.wait_for(opening, 10)
+        texts = await ingest(nex, f"Ada{number}")
+        assert await asyncio.wait_for(taken(second, 1), 10) == texts
+        await second.aclose()

@@ -21,7 +21,7 @@ from ..models import Insight
 from ..models.insights import InsightWorkspace
 from ..storage import Database
 from .events import Gap, InsightEvent, InsightSource, Signal
-from .feed import Consumer, Overflow, Wants
+from .feed import Consumer, Wants
 from .ledger import Change, Ledger
 from .windows import micros, moment_of
 
@@ -92,6 +92,8 @@ class Checkpoint:
         self._path = path
         self._before = 0
         self._trash: list[int] = []
+        self._past = 0
+        """Up to here, what no reader has open any more is dropped."""
 
     async def open(self) -> Ledger:
         """Open the file and return what it remembers. Raises `StorageError`, `CheckpointError`."""
@@ -132,9 +134,15 @@ class Checkpoint:
 
     def join(self, cursor: Cursor, *, late: bool) -> None:
         """Let a reader begin: at the oldest insight of the inbox, or behind the newest when others read already."""
-        self.cursors.add(cursor)
-        if late:
+        if late and any(other.position for other in self.cursors):
             cursor.position = self.last
+        self.cursors.add(cursor)
+
+    def leave(self, cursor: Cursor) -> None:
+        """Let a reader go for good: what only it had not dealt with is dropped, if others stay."""
+        self.cursors.discard(cursor)
+        if self.cursors:
+            self._past = min(other.position for other in self.cursors)
 
     async def read(self, after: int) -> list[InsightEvent]:
         """Return the next insights of the inbox."""
@@ -143,7 +151,14 @@ class Checkpoint:
 
     async def hand_out(self, seq: int) -> None:
         """Mark an insight before somebody sees it, and drop those that all are done with."""
-        await self._database.run(_hand_out, seq, self._take_trash())
+        trash, past = self._trash, self._past
+        self._trash, self._past = [], 0
+        still = [number for cursor in self.cursors for number in cursor.unfinished] if past else []
+        try:
+            await self._database.run(_hand_out, seq, trash, past, still)
+        except BaseException:
+            self._trash, self._past = trash + self._trash, max(past, self._past)
+            raise
 
     def discard(self, seq: int) -> None:
         """Note that all are done with an insight; it is dropped by the next `hand_out` or `settle`."""
@@ -151,12 +166,8 @@ class Checkpoint:
 
     async def settle(self) -> None:
         """Drop what all are done with, now."""
-        if self._trash:
-            await self._database.run(_hand_out, 0, self._take_trash())
-
-    def _take_trash(self) -> list[int]:
-        trash, self._trash = self._trash, []
-        return trash
+        if self._trash or self._past:
+            await self.hand_out(0)
 
     async def aclose(self) -> None:
         """Settle and close the file."""
@@ -180,10 +191,16 @@ class Cursor(Consumer[Any]):
         self._open: set[int] = set()
         self._reading = asyncio.Lock()
 
-    def reshape(self, maxsize: int, overflow: Overflow, wants: Wants) -> None:
-        """Take on another filter; the inbox is the bound."""
-        self._wants = wants
-        self._signals = deque((signal for signal in self._signals if self._wanted(signal)), maxlen=1000)
+    def adopt(self, held: Consumer[Any]) -> None:
+        """Take over the signals that were held; insights are in the inbox."""
+        if isinstance(held, Cursor):
+            self._signals.extend(signal for signal in held._signals if self._wanted(signal))
+        if held.ended:
+            self.end(held.error)
+
+    def retire(self) -> None:
+        """Leave for good; see `Consumer`."""
+        self._checkpoint.leave(self)
 
     @property
     def lag(self) -> int:
@@ -208,6 +225,11 @@ class Cursor(Consumer[Any]):
     def holds(self, signal: Signal) -> bool:
         """Return whether a signal waits for this reader."""
         return signal in self._signals
+
+    @property
+    def unfinished(self) -> set[int]:
+        """The numbers of the insights it has read and is not done with."""
+        return self._open
 
     def is_past(self, seq: int) -> bool:
         """Return whether this reader is done with an insight."""
@@ -356,7 +378,10 @@ def _read(connection: sqlite3.Connection, after: int) -> list[tuple[int, bytes, 
     return connection.execute(query, (after, _READ_AT_ONCE)).fetchall()
 
 
-def _hand_out(connection: sqlite3.Connection, seq: int, trash: list[int]) -> None:
+def _hand_out(connection: sqlite3.Connection, seq: int, trash: list[int], past: int, still: list[int]) -> None:
     if seq:
         connection.execute("UPDATE inbox SET handed = 1 WHERE seq = ?", (seq,))
+    if past:
+        done = {row[0] for row in connection.execute("SELECT seq FROM inbox WHERE seq <= ?", (past,))} - set(still)
+        trash = [*trash, *done]
     connection.executemany("DELETE FROM inbox WHERE seq = ?", [(one,) for one in trash])

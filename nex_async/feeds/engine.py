@@ -42,6 +42,7 @@ class Engine:
         self._loop = hub.loop
         self._standing: asyncio.Future[None] = self._loop.create_future()
         self._ended = False
+        self._error: Exception | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
         self._forks: list[Engine] = []
@@ -52,13 +53,16 @@ class Engine:
         """Return a new consumer, not yet attached."""
         return Buffer(maxsize, overflow, wants) if self._checkpoint is None else Cursor(self._checkpoint, wants)
 
-    def attach(self, consumer: Consumer[Any]) -> None:
-        """Offer events to a consumer; the first starts the engine."""
+    def attach(self, consumer: Consumer[Any], *, late: bool = False) -> None:
+        """Offer events to a consumer; the first starts the engine. To one that has ended it gives its end."""
         consumer.owner = self
+        if self._ended:
+            consumer.end(self._error)
+            return
         self._outlet.consumers.append(consumer)
         if self._checkpoint is not None and isinstance(consumer, Cursor):
-            self._checkpoint.join(consumer, late=bool(self._tasks))
-        elif self._delivery.start == "replay":
+            self._checkpoint.join(consumer, late=late)
+        elif self._delivery.start == "replay" and not late:
             for event in self._outlet.latest:
                 consumer.offer(InsightEvent(event.key, "replay", event.insight, event.workspace, event.emitted_at))
         if not self._tasks:
@@ -114,6 +118,7 @@ class Engine:
         engine._delivery.ledger = self._delivery.ledger.copy()
         engine._standing.set_result(None)
         engine.attach(consumer)
+        self._forks = [fork for fork in self._forks if not fork._ended]
         self._forks.append(engine)
 
     # ---- its life ---------------------------------------------------------------------------------------------------
@@ -191,6 +196,7 @@ class Engine:
     def _finish(self, error: Exception | None, signal: Closed) -> None:
         if self._ended:
             return
+        self._error = error
         self._outlet.tell(signal)
         if not self._standing.done():
             if error is None:

@@ -12,18 +12,19 @@ import logging
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from inspect import isawaitable
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
 
-from ..errors import FeedClosed, FeedOverflow, InvalidRequestError, NexError
+from ..errors import ClientLoopError, FeedClosed, FeedOverflow, InvalidRequestError, NexError
 
 __all__ = ["Buffer", "Consumer", "Feed", "FeedQueue", "FeedStats", "Overflow", "Source", "again", "both"]
 
 _log = logging.getLogger("nex_async.feeds")
 
 E = TypeVar("E")
+H = TypeVar("H", bound="Callable[[Any], object]")
 
 Overflow: TypeAlias = Literal["block", "drop_oldest", "drop_newest", "raise"]
 Wants: TypeAlias = "Callable[[Any], bool] | None"
@@ -50,8 +51,11 @@ class Consumer(ABC, Generic[E]):
         """How many events wait to be taken."""
 
     @abstractmethod
-    def reshape(self, maxsize: int, overflow: Overflow, wants: Wants) -> None:
-        """Take on another bound, policy and filter, also for what already waits."""
+    def adopt(self, held: Consumer[E]) -> None:
+        """Take over, for this reader, what was held for the first."""
+
+    def retire(self) -> None:
+        """Leave for good: what waits for this reader alone need not be kept."""
 
     @abstractmethod
     def offer(self, event: E) -> None:
@@ -109,16 +113,17 @@ class Buffer(Consumer[E]):
     def __init__(self, maxsize: int, overflow: Overflow, wants: Wants) -> None:
         super().__init__()
         self.events: deque[E] = deque()
-        self.reshape(maxsize, overflow, wants)
-
-    def reshape(self, maxsize: int, overflow: Overflow, wants: Wants) -> None:
-        """Take on another bound, policy and filter; see `Consumer`."""
         self.maxsize = maxsize
         self.overflow: Overflow = overflow
         self.wants = wants
-        waiting, self.events = self.events, deque()
-        for event in waiting:
-            self._keep(event)
+
+    def adopt(self, held: Consumer[E]) -> None:
+        """Take over what was held; see `Consumer`."""
+        if isinstance(held, Buffer):
+            for event in held.events:
+                self._keep(event)
+        if held.ended:
+            self.end(held.error)
 
     @property
     def lag(self) -> int:
@@ -173,8 +178,11 @@ class Source(Protocol[E]):
         """Return a new consumer, not yet attached."""
         ...
 
-    def attach(self, consumer: Consumer[E]) -> None:
-        """Begin to offer events, in the running loop; the first consumer starts the source."""
+    def attach(self, consumer: Consumer[E], *, late: bool = False) -> None:
+        """Begin to offer events, in the running loop; the first consumer starts the source.
+
+        One that comes late, after its feed was opened, is offered what comes from now on.
+        """
 
     def detach(self, consumer: Consumer[E]) -> None:
         """Stop offering; the source ends with its last consumer. May be called more than once."""
@@ -223,6 +231,8 @@ class Feed(Generic[E]):
         self._source = source
         self._wants = wants
         self._consumers: list[Consumer[E]] = []
+        self._watches: list[Consumer[E]] = []
+        """Those that only look on; their presence keeps the source alive."""
         self._handlers: list[_Registered] = []
         self._held: Consumer[E] | None = None
         self._reader: Consumer[E] | None = None
@@ -231,8 +241,11 @@ class Feed(Generic[E]):
         self._reading = False
         self._last: E | None = None
         self._workers: list[asyncio.Task[None]] = []
+        self._closers: set[asyncio.Task[Any] | None] = set()
+        self._cutting = False
         self._loops: list[asyncio.AbstractEventLoop] = []
         weakref.finalize(self, _let_go, source, self._consumers, self._loops).atexit = False
+        weakref.finalize(self, _let_go, source, self._watches, self._loops).atexit = False
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
@@ -247,19 +260,23 @@ class Feed(Generic[E]):
             await self._source.opened()
         except BaseException:
             self.stop()
+            self._detach()
             await self._source.released()
             raise
 
     def _start(self) -> None:
         if self._closed:
             raise FeedClosed("the feed was closed")
+        loop = asyncio.get_running_loop()
         if self._open:
+            if loop is not self._loops[0]:
+                raise ClientLoopError("the feed was opened in another event loop; make a new one")
             return
-        self._loops.append(asyncio.get_running_loop())
+        self._loops.append(loop)
         if not self._consumers:
             self._held = self._source.consumer(1000, "block", None)
             self._consumers.append(self._held)
-        for consumer in self._consumers:
+        for consumer in (*self._watches, *self._consumers):
             self._source.attach(consumer)
         self._open = True
 
@@ -269,20 +286,30 @@ class Feed(Generic[E]):
     def stop(self) -> None:
         """Take no more events. `run()` returns once what was taken is handled; iterations end after what is buffered."""
         self._closed = True
-        for consumer in self._consumers:
-            self._source.detach(consumer)
+        for consumer in (*self._consumers, *self._watches):
             consumer.end(None)
+
+    def _detach(self) -> None:
+        """Let go of the source; not before the last handler is done, for it may have something to acknowledge."""
+        for consumer in (*self._consumers, *self._watches):
+            self._source.detach(consumer)
 
     async def aclose(self, *, drain: float = 5.0) -> None:
         """Close the feed. Idempotent. Handlers get `drain` seconds to finish what was taken, then are cancelled."""
         self.stop()
-        workers = [worker for worker in self._workers if worker is not asyncio.current_task()]
+        self._closers.add(asyncio.current_task())
+        workers = [worker for worker in self._workers if worker not in self._closers]
         if workers:
             _, left = await asyncio.wait(workers, timeout=drain)
-            for worker in left:
-                worker.cancel()
+            self._cut(left)
             await _over(workers)
+        self._detach()
         await self._source.released()
+
+    def _cut(self, workers: Iterable[asyncio.Task[None]]) -> None:
+        self._cutting = True
+        for worker in workers:
+            worker.cancel()
 
     # ---- consumers --------------------------------------------------------------------------------------------------
 
@@ -301,23 +328,51 @@ class Feed(Generic[E]):
             raise InvalidRequestError(f"maxsize must be a positive integer, not {maxsize!r}", argument="maxsize")
         if overflow not in _OVERFLOWS:
             raise InvalidRequestError(f"overflow must be one of {', '.join(_OVERFLOWS)}", argument="overflow")
-        if self._closed:
+        held = self._held
+        if self._closed and held is None:
             raise FeedClosed("the feed was closed")
-        held, self._held = self._held, None
-        if held is not None:  # the first consumer gets what came before it was there
-            held.reshape(maxsize, overflow, wants)
-            return held
         consumer = self._source.consumer(maxsize, overflow, wants)
         self._consumers.append(consumer)
-        if self._open:
-            self._source.attach(consumer)
+        if self._open and not self._closed:
+            self._source.attach(consumer, late=True)
+        if held is not None:
+            consumer.adopt(held)
         return consumer
 
+    def _begun(self) -> None:
+        """Hold nothing any more for those who come later: somebody reads."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._leave(held)
+
     def _leave(self, consumer: Consumer[E]) -> None:
+        consumer.retire()
         self._source.detach(consumer)
         if consumer in self._consumers:
             self._consumers.remove(consumer)
 
+    @overload
+    def on(
+        self,
+        kind: str,
+        handler: None = None,
+        *,
+        concurrency: int = 1,
+        on_error: OnError = "stop",
+        where: Callable[[Any], bool] | None = None,
+        maxsize: int = 1000,
+    ) -> Callable[[H], H]: ...
+    @overload
+    def on(
+        self,
+        kind: str,
+        handler: H,
+        *,
+        concurrency: int = 1,
+        on_error: OnError = "stop",
+        where: Callable[[Any], bool] | None = None,
+        maxsize: int = 1000,
+    ) -> H: ...
     def on(
         self,
         kind: str,
@@ -325,7 +380,7 @@ class Feed(Generic[E]):
         *,
         concurrency: int = 1,
         on_error: OnError = "stop",
-        where: Callable[[E], bool] | None = None,
+        where: Callable[[Any], bool] | None = None,
         maxsize: int = 1000,
     ) -> Any:
         """Register a handler for events of a kind (`*`: all), or return a decorator that does.
@@ -369,7 +424,10 @@ class Feed(Generic[E]):
         if reader is None:
             if self._closed and self._held is None:
                 raise StopAsyncIteration
-            reader = self._reader = self._first_reader()
+            if not self._closed:
+                self._start()
+            reader = self._reader = self._consumer(1000, "block", self._wants)
+        self._begun()
         if self._reading:
             raise InvalidRequestError("the feed is being iterated elsewhere; give every reader a feed.queue() of its own")
         self._reading = True
@@ -383,15 +441,6 @@ class Feed(Generic[E]):
             raise StopAsyncIteration from None
         finally:
             self._reading = False
-
-    def _first_reader(self) -> Consumer[E]:
-        if not self._closed:
-            self._start()
-            return self._consumer(1000, "block", self._wants)
-        held, self._held = self._held, None
-        assert held is not None
-        held.reshape(1000, "block", self._wants)
-        return held
 
     @property
     def closed(self) -> bool:
@@ -410,6 +459,7 @@ class Feed(Generic[E]):
         loop = asyncio.get_running_loop()
         try:
             self._start()
+            self._begun()
             self._workers = [loop.create_task(self._work(each)) for each in self._handlers for _ in range(each.concurrency)]
             done, _ = await asyncio.wait(self._workers, return_when=asyncio.FIRST_EXCEPTION)
             for worker in done:
@@ -417,10 +467,10 @@ class Feed(Generic[E]):
                     worker.result()
         finally:
             self.stop()
-            for worker in self._workers:
-                worker.cancel()
+            self._cut(self._workers)
             await _over(self._workers)
             self._workers = []
+            self._detach()
             await self._source.released()
 
     async def _work(self, handler: _Registered) -> None:
@@ -432,13 +482,20 @@ class Feed(Generic[E]):
                 return
             try:
                 await _call(handler.call, event)
-            except Exception as error:
-                if handler.on_error == "stop":
+            except asyncio.CancelledError as cancelled:
+                if self._cutting:
                     raise
+                # Something the handler waited for was cancelled, not the handler: that is a failure like any other.
+                error = RuntimeError("a handler was cancelled by what it waited for")
+                error.__cause__ = cancelled
+                await self._failed(handler, event, error)
+            except Exception as error:
                 await self._failed(handler, event, error)
             consumer.passed(event)
 
     async def _failed(self, handler: _Registered, event: E, error: Exception) -> None:
+        if handler.on_error == "stop":
+            raise error
         if callable(handler.on_error):
             await _call(handler.on_error, event, error)
         else:
@@ -460,12 +517,15 @@ class Feed(Generic[E]):
 
 
 class FeedQueue(Generic[E]):
-    """A queue behind a feed. `get()`, or iterate it; an iteration notes each event as done when it asks for the next."""
+    """A queue behind a feed. `get()`, or iterate it; an iteration notes each event as done when it asks for the next.
+
+    Several may iterate one queue and share its events. A queue that nobody holds any more leaves its feed.
+    """
 
     def __init__(self, feed: Feed[E], consumer: Consumer[E]) -> None:
         self._feed = feed
         self._consumer = consumer
-        self._last: E | None = None
+        weakref.finalize(self, _let_go, feed._source, [consumer], feed._loops).atexit = False
 
     async def get(self) -> E:
         """Return the next event. Raises `FeedClosed` after the last, or the error the feed ended with.
@@ -474,6 +534,7 @@ class FeedQueue(Generic[E]):
         """
         if not self._feed.closed:
             self._feed._start()
+        self._feed._begun()
         return await self._consumer.take()
 
     async def done(self, event: E) -> None:
@@ -489,7 +550,24 @@ class FeedQueue(Generic[E]):
         """How many events the overflow policy has dropped."""
         return self._consumer.dropped
 
-    def __aiter__(self) -> FeedQueue[E]:
+    def __aiter__(self) -> AsyncIterator[E]:
+        return _Iteration(self, self._consumer)
+
+    def close(self) -> None:
+        """Take this queue off its feed; what is in it can still be read."""
+        self._feed._leave(self._consumer)
+        self._consumer.end(None)
+
+
+class _Iteration(Generic[E]):
+    """One iteration over a queue: it knows which event it has handed out last."""
+
+    def __init__(self, queue: FeedQueue[E], consumer: Consumer[E]) -> None:
+        self._queue = queue
+        self._consumer = consumer
+        self._last: E | None = None
+
+    def __aiter__(self) -> _Iteration[E]:
         return self
 
     async def __anext__(self) -> E:
@@ -497,15 +575,10 @@ class FeedQueue(Generic[E]):
         if last is not None:
             self._consumer.passed(last)
         try:
-            event = self._last = await self.get()
+            event = self._last = await self._queue.get()
         except FeedClosed:
             raise StopAsyncIteration from None
         return event
-
-    def close(self) -> None:
-        """Take this queue off its feed; what is in it can still be read."""
-        self._feed._leave(self._consumer)
-        self._consumer.end(None)
 
 
 def again(error: Exception) -> Exception:

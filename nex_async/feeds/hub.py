@@ -108,13 +108,15 @@ class Hub:
         self._task: asyncio.Task[None] | None = None
         self._oversize = 0
         self._greeted = False
+        self._leaving = False
         self._free = asyncio.Event()
 
     def join(self, listener: Listener) -> None:
         """Listen; the first to do so opens the connection."""
         self._listeners[listener] = None
-        if self._task is None:
-            self._task = self.loop.create_task(self._run())
+        if self._task is None or self._leaving:
+            self._leaving, before = False, self._task
+            self._task = self.loop.create_task(self._run(before))
         elif self.connection.standing:
             listener.connected(1)
 
@@ -124,6 +126,7 @@ class Hub:
         self.made_room()
         if not self._listeners and self._task is not None:
             self._task.cancel()
+            self._leaving = True
             shared = self.sender.state.shared  # who comes later opens a connection anew
             for name in [name for name, one in shared.items() if one is self]:
                 del shared[name]
@@ -133,8 +136,10 @@ class Hub:
         if self._task is not None and not self._listeners:
             await asyncio.wait([self._task])
 
-    async def _run(self) -> None:
+    async def _run(self, before: asyncio.Task[None] | None) -> None:
         outer_deadline.set(None)  # whoever opened the first feed may have had one of his own
+        if before is not None:
+            await asyncio.wait([before])
         failure: Exception | None = None
         try:
             await self.connection.run()

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
 
 import anyio
 
@@ -28,7 +28,9 @@ __all__ = ["InsightFeed", "InsightStats", "OnGap"]
 
 OnGap: TypeAlias = Literal["signal", "raise"]
 Where: TypeAlias = "Callable[[InsightEvent], bool] | None"
+KINDS = ("insight", "connected", "replayed", "reconnecting", "gap", "degraded", "recovered", "closed", "unknown", "*")
 _REQUEST = wire.build(STREAM_INSIGHTS)
+H = TypeVar("H", bound=Handler)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,8 @@ class InsightFeed(Feed[InsightEvent]):
         self._entrance = _Entrance(sender, options, mode, start, checkpoint)
         self._sender = sender
         super().__init__(self._entrance, wants=both(_is_insight, wants))
-        if on_gap == "raise":
-            self._consumers.append(_GapWatch(self._consumers))
+        self._chosen = wants
+        self._watches.append(_Watch(self._consumers, ends_at_gap=on_gap == "raise"))
 
     async def __aenter__(self) -> InsightFeed:
         seconds = self._entrance.settings.seconds_left("stream")
@@ -114,6 +116,7 @@ class InsightFeed(Feed[InsightEvent]):
         except TimeoutError as error:
             if isinstance(error, NexError):
                 raise
+            await self._source.released()  # inside the deadline it could not be waited for
             late = DeadlineExceeded("the deadline passed before the stream was open", sent="maybe")
             raise describe(late, STREAM_INSIGHTS, _REQUEST) from self._entrance.last_error
         return self
@@ -140,6 +143,17 @@ class InsightFeed(Feed[InsightEvent]):
         min_confidence: float | None = None,
         signals: Literal[True],
     ) -> FeedQueue[InsightEvent | Signal]: ...
+    @overload
+    def queue(
+        self,
+        maxsize: int = 1000,
+        overflow: Overflow = "block",
+        *,
+        where: Where = None,
+        types: Collection[str] | None = None,
+        min_confidence: float | None = None,
+        signals: bool,
+    ) -> FeedQueue[Any]: ...
     def queue(
         self,
         maxsize: int = 1000,
@@ -164,6 +178,32 @@ class InsightFeed(Feed[InsightEvent]):
             wants = lambda event: not isinstance(event, InsightEvent) or (chosen is None or chosen(event))  # noqa: E731
         return FeedQueue(self, self._consumer(maxsize, overflow, wants))
 
+    @overload
+    def on(
+        self,
+        kind: str,
+        handler: None = None,
+        *,
+        concurrency: int = 1,
+        on_error: OnError = "stop",
+        where: Callable[[Any], bool] | None = None,
+        maxsize: int = 1000,
+        types: Collection[str] | None = None,
+        min_confidence: float | None = None,
+    ) -> Callable[[H], H]: ...
+    @overload
+    def on(
+        self,
+        kind: str,
+        handler: H,
+        *,
+        concurrency: int = 1,
+        on_error: OnError = "stop",
+        where: Callable[[Any], bool] | None = None,
+        maxsize: int = 1000,
+        types: Collection[str] | None = None,
+        min_confidence: float | None = None,
+    ) -> H: ...
     def on(
         self,
         kind: str,
@@ -177,8 +217,13 @@ class InsightFeed(Feed[InsightEvent]):
         min_confidence: float | None = None,
     ) -> Any:
         """Register a handler; see `Feed.on`. `types` and `min_confidence` choose insights."""
+        if kind not in KINDS:
+            raise InvalidRequestError(f"kind must be one of {', '.join(KINDS)}", argument="kind")
         chosen = insight_filter(types, min_confidence, where)
-        return super().on(kind, handler, concurrency=concurrency, on_error=on_error, where=chosen, maxsize=maxsize)
+        if (own := self._chosen) is not None:
+            chosen = both(lambda event: not isinstance(event, InsightEvent) or own(event), chosen)
+        options: dict[str, Any] = {"concurrency": concurrency, "on_error": on_error, "where": chosen, "maxsize": maxsize}
+        return super().on(kind, handler, **options)
 
     @property
     def stats(self) -> InsightStats:
@@ -216,27 +261,34 @@ class _Entrance:
             )
         return Cursor(self._checkpoint, wants)
 
-    def attach(self, consumer: Consumer[Any]) -> None:
+    def attach(self, consumer: Consumer[Any], *, late: bool = False) -> None:
         """Attach a consumer to the engine; see `Source`."""
         if self._engine is None:
             self._engine = self._find()
-        self._engine.attach(consumer)
+        self._engine.attach(consumer, late=late)
 
     def _find(self) -> Engine:
-        sender, headers = self._sender, self.settings.headers or {}
+        sender, settings = self._sender, self._sender.settings
         state = sender.state
         sender.bind()
         loop = asyncio.get_running_loop()
-        place = (id(loop), *sorted(headers.items()))
+        # `timeout=` is for the opening alone; feeds with other settings, or headers of their own, do not share.
+        options = cast("RequestOptions", {name: value for name, value in self._options.items() if name != "timeout"})
+        place = (
+            id(loop),
+            repr(settings.timeouts),
+            repr(settings.policy),
+            repr(sorted((self.settings.headers or {}).items())),
+        )
         hub: Hub | None = state.shared.get(("stream", place))
         if hub is None or hub.loop is not loop:
-            hub = state.shared["stream", place] = Hub(sender, self.settings)
-        name = ("insights", place, self._mode, self._start)
+            hub = state.shared["stream", place] = Hub(sender, settings.merged(options) if options else settings)
+        name = ("insights", place, self._mode, self._start, repr(sorted(options.items())))
         if self._checkpoint is not None or isinstance(self._start, datetime):
-            return Engine(hub, self._mode, self._start, self._checkpoint, self._options)
+            return Engine(hub, self._mode, self._start, self._checkpoint, options)
         engine: Engine | None = state.shared.get(name)
         if engine is None or engine.hub is not hub:
-            engine = state.shared[name] = Engine(hub, self._mode, self._start, None, self._options)
+            engine = state.shared[name] = Engine(hub, self._mode, self._start, None, options)
         return engine
 
     def detach(self, consumer: Consumer[Any]) -> None:
@@ -280,24 +332,25 @@ _NOTHING: dict[str, Any] = {
 }
 
 
-class _GapWatch(Consumer[Any]):
-    """Ends the other consumers of a feed when insights may be missing."""
+class _Watch(Consumer[Any]):
+    """Looks on for as long as its feed is open, so that the feed lives also while nobody reads; may end it at a gap."""
 
-    def __init__(self, consumers: list[Consumer[Any]]) -> None:
+    def __init__(self, consumers: list[Consumer[Any]], *, ends_at_gap: bool) -> None:
         super().__init__()
         self._others = consumers
+        self._ends_at_gap = ends_at_gap
 
     @property
     def lag(self) -> int:
         """Nothing waits here."""
         return 0
 
-    def reshape(self, maxsize: int, overflow: Overflow, wants: Wants) -> None:
-        """Do nothing: there is no bound."""
+    def adopt(self, held: Consumer[Any]) -> None:
+        """Do nothing: nothing is kept."""
 
     def offer(self, event: InsightEvent | Signal) -> None:
-        """End the others at a gap."""
-        if isinstance(event, Gap):
+        """End the others at a gap, if that was asked for."""
+        if self._ends_at_gap and isinstance(event, Gap):
             text = f"insights between {event.start} and {event.end} may be missing ({event.reason})"
             for consumer in self._others:
                 consumer.end(GapError(text, event))

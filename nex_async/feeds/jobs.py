@@ -210,7 +210,7 @@ class _Source(Watch, Generic[E]):
     def consumer(self, maxsize: int, overflow: Overflow, wants: Callable[[E], bool] | None) -> Consumer[E]:
         return Buffer(maxsize, overflow, wants)
 
-    def attach(self, consumer: Consumer[E]) -> None:
+    def attach(self, consumer: Consumer[E], *, late: bool = False) -> None:
         """Begin to offer; the watch begins in the loop's next turn, when all are there who came with the first consumer."""
         consumer.owner = self
         self._consumers[consumer] = None
@@ -271,7 +271,7 @@ class _States(_Source[S]):
         super().__init__([job], timeout, interval)
         self._latest: S | None = None
 
-    def attach(self, consumer: Consumer[S]) -> None:
+    def attach(self, consumer: Consumer[S], *, late: bool = False) -> None:
         """Begin to offer; one who comes late gets the latest state at once."""
         if self._latest is not None:
             consumer.offer(self._latest)

@@ -205,7 +205,7 @@ def _decode_as_new(payload: bytes, seq: int, redelivered: bool) -> Any:
     return _decode(payload, seq, False)
 
 
-def _hand_out_unmarked(connection: Any, seq: int, trash: list[int]) -> None:
+def _hand_out_unmarked(connection: Any, seq: int, trash: list[int], past: int, still: list[int]) -> None:
     connection.executemany("DELETE FROM inbox WHERE seq = ?", [(one,) for one in trash])
 
 
@@ -242,7 +242,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("windows are halved to a second only", (_set(windows, _NARROWEST=SECOND),), ("bursts_over_the_cap", MIX)),
     Mutant("gaps are not reported", (_set(delivery.Delivery, report_gap=_report_never),), ("bursts_over_the_cap", MIX)),
     Mutant(
-        "gaps are reported by every sweep", (_set(delivery.Delivery, report_gap=_report_again),), ("bursts_over_the_cap", MIX)
+        "gaps are reported by every sweep",
+        (_set(delivery.Delivery, report_gap=_report_again),),
+        ("bursts_over_the_cap", MIX),
     ),
     Mutant("no deep sweep", (NO_DEEP,), ("late_rows_and_crashes", "long_outage")),
     Mutant("no overlap", (NO_OVERLAP,), (MIX,)),
