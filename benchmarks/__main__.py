@@ -89,6 +89,9 @@ def main() -> None:
     sys.stdout.flush()
     print("\nThe embedded Nex, in a process of its own:")
     subprocess.run([sys.executable, "-m", "benchmarks.emulator"], check=True)
+    print("\nThe event stream:")
+    full = ["--full"] if arguments.full else []
+    subprocess.run([sys.executable, "-m", "benchmarks.feeds", *full], check=True)
 
 
 if __name__ == "__main__":
