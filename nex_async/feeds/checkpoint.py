@@ -180,6 +180,8 @@ class Checkpoint:
 class Cursor(Consumer[Any]):
     """A reader of the inbox: it holds nothing in memory but what it reads next, however far behind it is."""
 
+    delivered: int
+
     def __init__(self, checkpoint: Checkpoint, wants: Wants) -> None:
         super().__init__()
         self.position: int = 0

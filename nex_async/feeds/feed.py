@@ -110,6 +110,9 @@ class Consumer(ABC, Generic[E]):
 class Buffer(Consumer[E]):
     """A reader's events in memory, up to a bound."""
 
+    delivered: int
+    dropped: int
+
     def __init__(self, maxsize: int, overflow: Overflow, wants: Wants) -> None:
         super().__init__()
         self.events: deque[E] = deque()

@@ -8,7 +8,7 @@ import heapq
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from itertools import count
 
 from ..errors import ClientClosed, NexError
@@ -32,7 +32,7 @@ class Polled(ABC):
         """The number of its valid entry in the scheduler's heap."""
         self.task: asyncio.Task[None] | None = None
         """The poll in flight."""
-        self.context = copy_context()
+        self.context: Context = copy_context()
         self.context.run(outer_deadline.set, None)  # who asks first does not lend his deadline to the others
 
     @abstractmethod

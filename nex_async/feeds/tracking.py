@@ -166,7 +166,7 @@ class Track(Polled):
     def __init__(self, job: Progress[Any], scheduler: Scheduler, interval: float) -> None:
         super().__init__(job)
         self.job = job
-        self.fresh = False
+        self.fresh: bool = False
         """Whether a state has come."""
         self._scheduler = scheduler
         self._watches: dict[Watch, None] = {}
