@@ -116,6 +116,8 @@ class Engine:
         """Let a slow reader go on at a pace of its own, from what was handed to it so far."""
         engine = Engine(self.hub, self._delivery.mode, self._delivery.start, None, self._options)
         engine._delivery.ledger = self._delivery.ledger.copy()
+        engine._hearing.follow(self._hearing)
+        engine._reading.follow(self._reading)
         engine._standing.set_result(None)
         engine.attach(consumer)
         self._forks = [fork for fork in self._forks if not fork._ended]

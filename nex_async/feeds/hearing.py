@@ -56,6 +56,10 @@ class Hearing:
         self._owed: dict[bytes, _Owed] = {}
         self._wait = 1.0
 
+    def follow(self, other: Hearing) -> None:
+        """Owe what another one owes."""
+        self._owed = dict(other._owed)
+
     # ---- the mailbox ------------------------------------------------------------------------------------------------
 
     @property

@@ -164,13 +164,13 @@ class InsightFeed(Feed[InsightEvent]):
         min_confidence: float | None = None,
         signals: bool = False,
     ) -> FeedQueue[Any]:
-        """Return a queue that gets every insight from now on; with `signals`, what the feed tells of itself too, in order.
+        """Return a queue that gets every insight from now on; with `signals`, what the feed tells of itself too.
 
         `types`, `min_confidence` and `where` choose insights; one whose confidence the API does not tell is chosen.
         `maxsize` bounds the queue. When it is full, `overflow` says what happens: `block` holds the feed back, others for
         30 seconds only, after which this reader goes on at a pace of its own; `drop_oldest` and `drop_newest` lose insights
         and count them; `raise` ends the queue with `FeedOverflow`.
-        With a checkpoint only `block` is possible: what waits, waits in the file.
+        With a checkpoint only `block` is possible: what waits, waits in the file, and signals come before it.
         """
         wants = both(self._wants, insight_filter(types, min_confidence, where))
         if signals:

@@ -59,6 +59,10 @@ class Reading:
         self._missed = 0
         self._rotated_at = -_ROTATE_EVERY
 
+    def follow(self, other: Reading) -> None:
+        """Begin where another one began."""
+        self._stood_first = other._stood_first
+
     def connected(self) -> None:
         """See that the list is read for what was missed while the stream did not stand."""
         self._stood_first = self._stood_first or self._delivery.now()
