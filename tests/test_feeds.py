@@ -18,8 +18,10 @@ from nex_async import (
     CheckpointError,
     ClientClosed,
     ClientLoopError,
+    Closed,
     Connected,
     DeadlineExceeded,
+    DecodeError,
     Degraded,
     FeedClosed,
     FeedOverflow,
@@ -39,7 +41,7 @@ from nex_async import (
 from nex_async.emulator import Emulator
 
 from .harness.canary import KEY
-from .harness.raw_server import Peer, RawServer, Seen, hold, json_reply, read_request, serve
+from .harness.raw_server import Peer, RawServer, Seen, hold, json_reply, read_request, render, serve
 
 HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nDate: Mon, 02 Mar 2026 08:00:05 GMT\r\nConnection: close\r\n\r\n"
@@ -957,3 +959,24 @@ async def test_opening_a_feed_while_another_closes(nex: Nex, emulator: Emulator,
         texts = await ingest(nex, f"Ada{number}")
         assert await asyncio.wait_for(taken(second, 1), 10) == texts
         await second.aclose()
+
+
+async def test_the_server_may_end_a_feed_for_good(caplog: pytest.LogCaptureFixture) -> None:
+    """S18: a 204 ends the feed in good order, with a signal and a warning; nobody connects again."""
+    async with RawServer([serve(lambda seen: b"HTTP/1.1 204 No Content\r\n\r\n")]) as server:
+        async with Nex(KEY, base_url=server.url) as nex, nex.insights.stream() as feed:
+            signals = [signal async for signal in feed.queue(signals=True)]
+            assert [event async for event in feed] == []
+    assert signals == [Closed("204")]
+    assert "204" in caplog.text
+    assert sum(seen.target.endswith("/stream") for seen in server.requests) == 1
+
+
+@pytest.mark.parametrize("kind", ["text/html", ""])
+async def test_a_reply_that_is_no_stream_is_said_to_be_none(kind: str) -> None:
+    """S17: a 200 that is a page, or says nothing of its type, is refused instead of being read."""
+    page = render(b"event: insight.batch.created\ndata: {}\n\n", headers={"Content-Type": kind})
+    async with RawServer([serve(lambda seen: page)]) as server, Nex(KEY, base_url=server.url) as nex:
+        with pytest.raises(DecodeError, match="not an event stream"):
+            async with nex.insights.stream():
+                pass
