@@ -46,6 +46,20 @@ def test_memory_is_bounded_and_what_is_forgotten_too_soon_is_told(monkeypatch: p
     assert ledger.forgot
 
 
+def test_what_was_forgotten_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sweep goes back to where it would take for new what was handed out; that is told once, however it moves along."""
+    monkeypatch.setattr(module, "MOST_KEYS", 50)
+    ledger = begun()
+    start = ledger.watermark
+    for number in range(200):
+        ledger.row(f"row {number}", fingerprint("risk", str(number)), start + number * SECOND)
+    ledger.swept(start + 200 * SECOND, deep=True)
+    for deep in (False, True):
+        assert start + 149 * SECOND <= ledger.sweep_start(deep=deep) <= min(ledger.bound.values())
+    assert ledger.note_gap(start, start + 10 * SECOND, "horizon")
+    assert not ledger.note_gap(start, start + 20 * SECOND, "horizon")
+
+
 def test_old_keys_go_and_the_newest_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """S33: keys beyond every look-back are forgotten, all but the newest: a replay may bring what is months old."""
     monkeypatch.setattr(module, "KEEP_NEWEST", 5)

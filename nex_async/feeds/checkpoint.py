@@ -108,6 +108,7 @@ class Checkpoint:
         self.last = self._before = loaded.last
         floor, watermark, deep = (int(loaded.meta.get(name, 0)) for name in ("floor", "watermark", "deep"))
         ledger = Ledger(False, floor, watermark, deep, bound=loaded.bound, credits=loaded.credits, recent=loaded.recent)
+        ledger.horizon = int(loaded.meta.get("horizon", 0))
         for gap, _ in loaded.gaps:
             ledger.note_gap(micros(gap.start), micros(gap.end), gap.reason)
         ledger.keeps_changes = True

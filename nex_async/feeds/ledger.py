@@ -83,6 +83,8 @@ class Ledger:
     bound: dict[str, int] = field(default_factory=dict)
     credits: dict[bytes, tuple[int, ...]] = field(default_factory=dict)
     recent: dict[bytes, int] = field(default_factory=dict)
+    horizon: int = 0
+    """Nothing before is read again, because more came since than can be remembered."""
     gaps: dict[tuple[int, int, str], None] = field(default_factory=dict)
     """What may be missing: from when to when, and why."""
     forgot: bool = False
@@ -226,7 +228,7 @@ class Ledger:
         start = self.watermark - OVERLAP
         if deep:
             start = min(start, self.deep - LOOK_BACK)
-        return max(start, self.floor - SECOND)
+        return max(start, self.floor - SECOND, self.horizon)
 
     def begin(self, moment: int) -> None:
         """Set out at `moment`: nothing created before is news, and everything since is still to be read."""
@@ -246,7 +248,7 @@ class Ledger:
         if len(self.gaps) > _MATCHES_KEPT:
             del self.gaps[next(iter(self.gaps))]
         self._note("gap", (start, end), (reason, at_least, recoverable))
-        return True
+        return reason != "horizon" or not known  # it moves along, and is told once
 
     def gap_told(self, start: int, end: int, reason: str) -> None:
         """Note that somebody was told."""
@@ -276,13 +278,20 @@ class Ledger:
             self._forget_mark(next(iter(self.recent)))
 
     def _forget(self, row_id: str) -> None:
-        self.forgot = self.forgot or self.bound[row_id] > self.sweep_start(deep=True)
+        self._lose_sight(self.bound[row_id])
         del self.bound[row_id]
         self._note("unbind", row_id, None)
 
+    def _lose_sight(self, moment: int) -> None:
+        """Read no more what would not be recognised: better a gap that is told than insights that come again."""
+        if moment > self.sweep_start(deep=True):
+            self.forgot, self.horizon = True, moment
+            self._note("meta", "horizon", moment)
+
     def _forget_mark(self, mark: bytes) -> None:
         del self.recent[mark]
-        self.credits.pop(mark, None)
+        for emitted in self.credits.pop(mark, ()):
+            self._lose_sight(emitted)
         self._note("forget", mark, None)
 
     def _prune(self) -> None:
@@ -316,6 +325,7 @@ class Ledger:
             bound=dict(self.bound),
             credits=dict(self.credits),
             recent=dict(self.recent),
+            horizon=self.horizon,
             gaps=dict(self.gaps),
             forgot=self.forgot,
             _ids_met=self._ids_met,
