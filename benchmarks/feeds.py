@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import multiprocessing
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -168,6 +169,7 @@ def _child(work: Callable[..., Awaitable[list[float]]], arguments: tuple[Any, ..
         return await work(*arguments)
 
     prime()
+    logging.getLogger("nex_async").setLevel(logging.ERROR)
     channel.send(asyncio.run(run()))
 
 
@@ -190,7 +192,10 @@ def listeners(origin: str, count: int = 200) -> list[float]:
 
 
 def growth(origin: str, marks: tuple[int, ...] = (300_000, 1_000_000), rate: int = 800) -> list[float]:
-    """Return the MiB of a listener after so many insights, of which `rate` come in a second."""
+    """Return the MiB of a listener after so many insights, of which `rate` come in a second.
+
+    These are more than a feed remembers, which it says by gaps; what is asked here is that its memory has an end.
+    """
     return _in_a_process(_listen_long, origin, list(marks), rate)
 
 

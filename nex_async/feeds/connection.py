@@ -224,14 +224,16 @@ class StreamConnection:
                     chunk = await content.readany()
                 except AIOHTTP_FAILURES as error:
                     chunk, failure = _remainder(content), error
+                ended = not chunk
                 if chunk:
                     if first and loop.time() > began + _SLOW_FIRST_BYTE:
                         _log.warning("the stream's first byte took %.0f s: something buffers it", loop.time() - began)
                     first = False
                     await self._hand_on((chunk,) if inflate is None else inflate(chunk), decoder)
+                chunk = b""  # not to be kept while the next is waited for
                 if failure is not None:
                     raise failure
-                if not chunk:
+                if ended:
                     return
         except AIOHTTP_FAILURES as error:
             if self._rotating:
