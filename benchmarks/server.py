@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import Connection
 
 TASK = {
@@ -126,12 +126,17 @@ def _serve(ready: Connection) -> None:
     asyncio.run(main())
 
 
+def load_server() -> AbstractContextManager[str]:
+    """Run the server in another process; the context's value is its origin."""
+    return elsewhere(_serve)
+
+
 @contextmanager
-def load_server() -> Iterator[str]:
-    """Run the server in another process; yield its origin."""
+def elsewhere(serve: Callable[[Connection], None]) -> Iterator[str]:
+    """Run a server, which sends its port when it listens, in another process; yield its origin."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there,), daemon=True)
+    process = context.Process(target=serve, args=(there,), daemon=True)
     process.start()
     try:
         yield f"http://127.0.0.1:{here.recv()}"

@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
 import os
 import sys
 import time
 from array import array
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime, timedelta, timezone
 from email.utils import formatdate
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from urllib.parse import parse_qs, urlsplit
+
+from .server import elsewhere
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 STEP = timedelta(milliseconds=10)
@@ -228,15 +229,6 @@ def _serve(ready: Connection) -> None:
     asyncio.run(main())
 
 
-@contextmanager
-def stream_server() -> Iterator[str]:
-    """Run the server in another process; yield its origin."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there,), daemon=True)
-    process.start()
-    try:
-        yield f"http://127.0.0.1:{here.recv()}"
-    finally:
-        process.terminate()
-        process.join()
+def stream_server() -> AbstractContextManager[str]:
+    """Run the server in another process; the context's value is its origin."""
+    return elsewhere(_serve)

@@ -16,8 +16,8 @@ from ..transport.options import RequestOptions, outer_deadline
 from ..transport.state import running_loop
 from .checkpoint import Checkpoint, Cursor
 from .delivery import SOON, Delivery, Mode, Start
-from .events import Closed, Connected, InsightEvent, Reconnecting, Signal
-from .feed import Buffer, Consumer, Overflow, Wants
+from .events import Closed, Connected, InsightEvent, Reconnecting
+from .feed import Buffer, Consumer
 from .hearing import Hearing
 from .hub import Hub
 from .reading import Reading
@@ -48,10 +48,6 @@ class Engine:
         self._forks: list[Engine] = []
 
     # ---- its consumers ----------------------------------------------------------------------------------------------
-
-    def consumer(self, maxsize: int, overflow: Overflow, wants: Wants) -> Consumer[Any]:
-        """Return a new consumer, not yet attached."""
-        return Buffer(maxsize, overflow, wants) if self._checkpoint is None else Cursor(self._checkpoint, wants)
 
     def attach(self, consumer: Consumer[Any], *, late: bool = False) -> None:
         """Offer events to a consumer; the first starts the engine. To one that has ended it gives its end."""
@@ -92,10 +88,6 @@ class Engine:
         """Wait until everything is over that ended with the last consumer."""
         if not self._outlet.consumers:
             await self.over()
-
-    def kind_of(self, event: InsightEvent | Signal) -> str:
-        """Return `insight`, or the kind of signal."""
-        return event.kind
 
     def figures(self) -> dict[str, Any]:
         """Return what there is to tell of it, by the names of `InsightStats`."""
@@ -159,9 +151,7 @@ class Engine:
         if not self._standing.done():
             self._standing.set_exception(FeedClosed("the feed was closed"))
             self._standing.exception()
-        shared = self.hub.sender.state.shared
-        for name in [name for name, one in shared.items() if one is self]:
-            del shared[name]
+        self.hub.sender.state.unshare(self)
         if self._closing is None and self._tasks:
             self._closing = self._loop.create_task(self._close())
 

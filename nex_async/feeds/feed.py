@@ -33,14 +33,24 @@ Handler: TypeAlias = "Callable[[Any], object]"
 _OVERFLOWS = ("block", "drop_oldest", "drop_newest", "raise")
 
 
+class Owner(Protocol):
+    """What feeds a consumer, and holds back for one that is full."""
+
+    def detach(self, consumer: Consumer[Any]) -> None:
+        """Stop offering."""
+
+    def has_room(self, consumer: Consumer[Any]) -> None:
+        """Learn that a reader that was full is no more."""
+
+
 class Consumer(ABC, Generic[E]):
     """One reader of a feed. The source offers; the reader takes, and says when it is done with what it took."""
 
     def __init__(self) -> None:
         self.delivered: int = 0
         self.dropped: int = 0
-        self.owner: Source[E] | None = None
-        """The source that feeds it now."""
+        self.owner: Owner | None = None
+        """What feeds it now, where that is to know of its room."""
         self.ended: bool = False
         self.error: Exception | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -195,9 +205,6 @@ class Source(Protocol[E]):
 
     async def released(self) -> None:
         """Wait until everything that `detach` ended is over."""
-
-    def has_room(self, consumer: Consumer[E]) -> None:
-        """Learn that a reader that was full is no more."""
 
     def kind_of(self, event: E) -> str:
         """Return the kind of an event, by which handlers are chosen."""

@@ -127,9 +127,7 @@ class Hub:
         if not self._listeners and self._task is not None:
             self._task.cancel()
             self._leaving = True
-            shared = self.sender.state.shared  # who comes later opens a connection anew
-            for name in [name for name, one in shared.items() if one is self]:
-                del shared[name]
+            self.sender.state.unshare(self)  # who comes later opens a connection anew
 
     async def over(self) -> None:
         """Wait until the connection is closed, if nobody listens any more."""

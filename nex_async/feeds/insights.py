@@ -103,7 +103,6 @@ class InsightFeed(Feed[InsightEvent]):
         on_gap: OnGap = "signal",
     ) -> None:
         self._entrance = _Entrance(sender, options, mode, start, checkpoint)
-        self._sender = sender
         super().__init__(self._entrance, wants=both(_is_insight, wants))
         self._chosen = wants
         self._watches.append(_Watch(self._consumers, ends_at_gap=on_gap == "raise"))
@@ -173,10 +172,7 @@ class InsightFeed(Feed[InsightEvent]):
         With a checkpoint only `block` is possible: what waits, waits in the file, and signals come before it.
         """
         wants = both(self._wants, insight_filter(types, min_confidence, where))
-        if signals:
-            chosen = wants
-            wants = lambda event: not isinstance(event, InsightEvent) or (chosen is None or chosen(event))  # noqa: E731
-        return FeedQueue(self, self._consumer(maxsize, overflow, wants))
+        return FeedQueue(self, self._consumer(maxsize, overflow, _or_signal(wants) if signals else wants))
 
     @overload
     def on(
@@ -220,8 +216,7 @@ class InsightFeed(Feed[InsightEvent]):
         if kind not in KINDS:
             raise InvalidRequestError(f"kind must be one of {', '.join(KINDS)}", argument="kind")
         chosen = insight_filter(types, min_confidence, where)
-        if (own := self._chosen) is not None:
-            chosen = both(lambda event: not isinstance(event, InsightEvent) or own(event), chosen)
+        chosen = both(_or_signal(self._chosen), chosen)
         options: dict[str, Any] = {"concurrency": concurrency, "on_error": on_error, "where": chosen, "maxsize": maxsize}
         return super().on(kind, handler, **options)
 
@@ -306,9 +301,6 @@ class _Entrance:
         if self._engine is not None:
             await self._engine.released()
 
-    def has_room(self, consumer: Consumer[Any]) -> None:
-        """Do nothing: the engine is told itself."""
-
     def kind_of(self, event: InsightEvent | Signal) -> str:
         """Return `insight`, or the kind of signal."""
         return event.kind
@@ -363,6 +355,11 @@ class _Watch(Consumer[Any]):
 
 def _is_insight(event: Any) -> bool:
     return isinstance(event, InsightEvent)
+
+
+def _or_signal(wants: Wants) -> Wants:
+    """Return a filter that chooses insights as `wants` does, and passes every signal."""
+    return wants and (lambda event: not isinstance(event, InsightEvent) or wants(event))
 
 
 def insight_filter(types: Collection[str] | None, min_confidence: float | None, where: Where) -> Wants:

@@ -212,7 +212,6 @@ class _Source(Watch, Generic[E]):
 
     def attach(self, consumer: Consumer[E], *, late: bool = False) -> None:
         """Begin to offer; the watch begins in the loop's next turn, when all are there who came with the first consumer."""
-        consumer.owner = self
         self._consumers[consumer] = None
         if self._finished:
             consumer.end(self._error)
@@ -240,9 +239,6 @@ class _Source(Watch, Generic[E]):
         """Wait until the polls that nobody needs any more have ended."""
         if asyncio.get_running_loop() is self._loop:
             await self.settle()
-
-    def has_room(self, consumer: Consumer[E]) -> None:
-        """Do nothing: what comes is little, and is never held back."""
 
     @abstractmethod
     def kind_of(self, event: E) -> str:

@@ -58,6 +58,10 @@ class ClientState:
                 waiter.get_loop().call_soon_threadsafe(_wake, waiter)
             self._idle.clear()
 
+    def unshare(self, one: object) -> None:
+        """Have something in common no more, under whatever name."""
+        self.shared = {name: shared for name, shared in self.shared.items() if shared is not one}
+
     async def drain(self, seconds: float) -> None:
         """Refuse new calls, end what runs in the background, wait up to `seconds` for calls under way, then end them too.
 
