@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl as ssl_module
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
@@ -48,6 +48,10 @@ from .transport.sender import Sender
 from .transport.state import ClientState
 
 if TYPE_CHECKING:
+    import os
+
+    from .bulk.mirror import Mirror
+    from .bulk.progress import OnProgress
     from .emulator import Emulator
 
 __all__ = ["Nex"]
@@ -189,6 +193,35 @@ class Nex:
     def notifications(self) -> Notifications:
         """The notification feed and its rules."""
         return Notifications(self._sender)
+
+    def mirror(
+        self,
+        path: str | os.PathLike[str],
+        /,
+        *,
+        objects: Sequence[str] = (),
+        lists: Sequence[wire.Id] = (),
+        relationships: bool = True,
+        progress: OnProgress | None = None,
+        page_size: int = 500,
+    ) -> Mirror:
+        """Return a mirror: a SQLite file that is kept in step with objects (by slug), lists (by id) and relationships.
+
+        ``async with nex.mirror("crm.sqlite", objects=["person"]) as mirror: await mirror.sync()``; see `Mirror` for what it
+        promises. `page_size` is how many rows are asked for at a time. Nothing is opened or sent yet. Raises
+        `InvalidRequestError` for arguments that cannot be right.
+        """
+        from .bulk.mirror import Mirror  # it brings SQLite and the feeds, for those who ask for it
+
+        return Mirror(
+            self._sender,
+            path,
+            objects=objects,
+            lists=lists,
+            relationships=relationships,
+            progress=progress,
+            page_size=page_size,
+        )
 
     # ---- the way out, views, life -----------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@
     NexError
     ├── ConfigError                 a setting cannot be right (also ValueError)
     ├── InvalidRequestError         an argument cannot be right; nothing was sent (also ValueError)
+    │   └── MappingError            rows do not fit the object they are for; lists every problem
     ├── ClientClosed                the client was closed
     ├── ClientLoopError             the client was used in a way its event loop forbids
     ├── DeadlineExceeded            the call's deadline passed (also TimeoutError)
@@ -20,7 +21,11 @@
     ├── FeedOverflow                a reader of a feed fell too far behind, and had asked to be told so
     ├── GapError                    insights may be missing from a feed that was asked to raise then
     ├── CheckpointError             a checkpoint cannot be used here
-    │   └── TenantMismatch          it belongs to another workspace
+    │   ├── TenantMismatch          it belongs to another workspace
+    │   └── SourceChanged           the rows are not those the journal was begun with
+    ├── BulkError                   a bulk run stopped before its end; what was done is kept, and it can go on
+    │   ├── TooManyDeadLetters      so many rows failed that something general must be wrong
+    │   └── BulkStalled             nothing has succeeded for too long
     ├── StorageError                a local SQLite file
     │   ├── StorageLocked           another process holds it
     │   ├── StorageCorrupt          it is damaged
@@ -62,6 +67,8 @@ __all__ = [
     "BadRequestError",
     "BodyTooLarge",
     "BodyTruncated",
+    "BulkError",
+    "BulkStalled",
     "CheckpointError",
     "ClientClosed",
     "ClientLoopError",
@@ -80,6 +87,7 @@ __all__ = [
     "JobExpired",
     "JobFailed",
     "JobTimeout",
+    "MappingError",
     "NexError",
     "NotFoundError",
     "OutcomeUnknownError",
@@ -94,6 +102,7 @@ __all__ = [
     "RetryBudgetExhausted",
     "Sent",
     "ServerError",
+    "SourceChanged",
     "StorageCorrupt",
     "StorageError",
     "StorageFull",
@@ -101,6 +110,7 @@ __all__ = [
     "TLSError",
     "TenantMismatch",
     "Timeout",
+    "TooManyDeadLetters",
     "TransportError",
     "TruncatedResultWarning",
     "UnprocessableError",
@@ -200,6 +210,14 @@ class InvalidRequestError(NexError, ValueError):
     def __init__(self, message: str = "", argument: str | None = None) -> None:
         super().__init__(message)
         self.argument = argument
+
+
+class MappingError(InvalidRequestError):
+    """Rows do not fit the object they are for. Nothing was sent; `problems` lists what is wrong, one sentence each."""
+
+    def __init__(self, message: str = "", argument: str | None = "rows", problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message, argument)
+        self.problems: tuple[str, ...] = problems
 
 
 class ClientClosed(NexError):
@@ -313,6 +331,29 @@ class CheckpointError(NexError):
 
 class TenantMismatch(CheckpointError):
     """A checkpoint belongs to another workspace than the key, or the workspace changed under a running feed."""
+
+
+class SourceChanged(CheckpointError):
+    """The rows given are not those the journal was begun with. Nothing was sent; `force=True` begins anew."""
+
+
+class BulkError(NexError):
+    """A bulk run stopped before its end. What was done is kept; with a journal, the same call goes on from there.
+
+    `report` is what the run had come to.
+    """
+
+    def __init__(self, message: str = "", report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class TooManyDeadLetters(BulkError):
+    """So many rows failed that something general must be wrong, such as the mapping; the first are in `report.failures`."""
+
+
+class BulkStalled(BulkError):
+    """Nothing has succeeded for longer than `patience`. `__cause__` is the last failure."""
 
 
 class StorageError(NexError):

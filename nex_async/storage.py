@@ -27,7 +27,7 @@ from nex_async.errors import StorageCorrupt, StorageError, StorageFull, StorageL
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Database", "Synchronous"]
+__all__ = ["Database", "Synchronous", "remove_database"]
 
 Synchronous = Literal["NORMAL", "FULL"]
 
@@ -260,6 +260,12 @@ def _resolve(jobs: list[_Job]) -> None:
             job.future.set_exception(job.error)
         else:
             job.future.set_result(job.result)
+
+
+def remove_database(path: str) -> None:
+    """Remove a database that is closed, with all that lies beside it. Blocks."""
+    for suffix in ("", ".lock", "-wal", "-shm"):
+        Path(path + suffix).unlink(missing_ok=True)
 
 
 def _translated(error: BaseException) -> BaseException:

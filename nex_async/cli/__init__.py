@@ -10,7 +10,7 @@ from .._version import __version__
 
 __all__ = ["main"]
 
-_COMMANDS = {"demo": ".demo", "serve": ".serve"}
+_COMMANDS = {"demo": ".demo", "mirror": ".mirror", "serve": ".serve"}
 """Subcommand -> module that holds it, as `command`."""
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import builtins
+import os
 from typing import Any, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
 from .._typing import Unpack
+from ..bulk import operations
+from ..bulk.export import Export, ExportOptions
+from ..bulk.options import BulkOptions
+from ..bulk.partitions import PAGE_SIZE, Partition, divided, selection
+from ..bulk.source import Rows
+from ..bulk.writer import BulkRun
 from ..models import Object, Record, TypedRecord
 from ..paging import MAX_PAGES, Limits, OnBadRow, Pager
 from ..routes import (
@@ -152,6 +160,43 @@ class Lists(Resource):
         size = in_range("limit", limit, 1, None)
         return self._listed(route, (list_id,), body, limit=size, limits=limits, options=options)
 
+    def export(
+        self,
+        list_id: Id,
+        /,
+        to: str | os.PathLike[str] | None = None,
+        *,
+        parent: str | None = None,
+        attributes: Selection | None = "all",
+        sort: str | None = None,
+        limit: int = PAGE_SIZE,
+        **options: Unpack[ExportOptions],
+    ) -> Export:
+        """Return an export of a list's members, each with its record's attributes; see `Records.export`.
+
+        `parent` is the slug of the object the list selects from, whose definition tells columns of a table; without it they
+        are those of the list itself and of the first page. One `POST /v1/lists/{id}/records` a page, scope
+        `list.member.read`, and for tables `GET /v1/lists/{id}`, scope `list.read`.
+        """
+        return Export(self._sender, _whole(list_id, attributes, sort, limit), to, options, parent=parent)
+
+    async def partitions(
+        self,
+        list_id: Id,
+        count: int,
+        /,
+        *,
+        attributes: Selection | None = "all",
+        sort: str | None = None,
+        limit: int = PAGE_SIZE,
+        **options: Unpack[RequestOptions],
+    ) -> builtins.list[Partition]:
+        """Return a list's members in at most `count` ranges of one size, to be read apart, by `Partition.read`.
+
+        `POST /v1/lists/{id}/records`, scope `list.member.read`, once, for the number of members.
+        """
+        return await divided(_whole(list_id, attributes, sort, limit), count, self._sender, options)
+
     async def add_member(
         self, list_id: Id, parent_id: Id, attributes: Attributes | None = None, /, **options: Unpack[RequestOptions]
     ) -> Record:
@@ -172,6 +217,17 @@ class Lists(Resource):
         """
         body = _member(parent_id, attributes)
         return await self._sender.send(UPSERT_MEMBER, (list_id,), body=body, options=options)
+
+    def upsert_members(
+        self, list_id: Id, rows: Rows, /, *, id_field: str = "parent_id", **options: Unpack[BulkOptions]
+    ) -> BulkRun:
+        """Put records on a list, or change their values there: await the run for its report, or iterate over outcomes.
+
+        A row is a record's id, or a mapping of it, under `id_field`, and values of the list's own attributes. Options as in
+        `records.upsert_many`. One `PUT /v1/lists/{id}` a row, scope `list.member.write`.
+        """
+        operation = operations.members(list_id, required_text("id_field", id_field))
+        return BulkRun(self._sender, operation, rows, options)
 
     async def update_member(
         self, list_id: Id, record_id: Id, attributes: Attributes, /, **options: Unpack[RequestOptions]
@@ -197,3 +253,10 @@ def _member(parent_id: Id, attributes: Attributes | None) -> dict[str, Any]:
     if attributes is not None:
         body["attributes"] = values_of("attributes", attributes)
     return body
+
+
+def _whole(list_id: Id, attributes: Selection | None, sort: str | None, limit: int) -> Partition:
+    sort = "created_at" if sort is None else sort
+    record_listing(attributes, sort)
+    in_range("limit", limit, 1, None)
+    return Partition("list", id_text("list_id", list_id), sort=sort, attributes=selection(attributes), limit=limit)

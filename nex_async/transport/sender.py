@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -32,17 +33,20 @@ class Sender:
         self.state: ClientState = state
         self.settings: Settings = settings
 
-    async def send(
+    def send(
         self,
         route: Route[T],
         path: tuple[Id, ...] = (),
         query: Query | None = None,
         body: Any = msgspec.UNSET,
         options: RequestOptions | None = None,
-    ) -> T:
+    ) -> Coroutine[Any, Any, T]:
         """Send one call and return its decoded reply, retrying as the policy allows. Raises `NexError`."""
         settings = self.settings.merged(options) if options else self.settings
-        request = wire.build(route, path, query, body, settings.headers)
+        return self.dispatch(route, wire.build(route, path, query, body, settings.headers), settings)
+
+    async def dispatch(self, route: Route[T], request: Request, settings: Settings) -> T:
+        """Send a call that was built already; see `send`."""
         state = self.state
         task = state.enter()
         binding: Binding | None = None

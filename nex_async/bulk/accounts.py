@@ -1,0 +1,312 @@
+"""The accounts of a run: which rows are finished, which gave trouble, which failed; and their way into the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+from ..errors import NexError, StorageCorrupt, TooManyDeadLetters
+from .journal import Entry, Journal, Opened, Position, Trouble
+from .letters import DeadLetters, letter_of, line_of
+from .options import Plan
+from .report import KEPT_FAILURES, BulkReport, Outcome
+from .row import Row
+
+__all__ = ["Accounts"]
+
+_INTERVAL = 0.05
+_ENOUGH = 200
+"""The journal is written when so many seconds have passed, or so many rows are finished."""
+_SHARE = 0.05
+_LEAST_DEAD = 100
+
+_COUNTED = (
+    "created", "updated", "written", "unchanged", "deleted", "accepted", "valid", "failed", "unknown", "requests", "retries",
+    "throttled",
+)  # fmt: skip
+
+
+class Accounts:
+    """What is finished, and what must be remembered of it. `failed` is told of an error that ends the run."""
+
+    def __init__(self, plan: Plan, report: BulkReport, failed: Callable[[BaseException], None]) -> None:
+        self.report: BulkReport = report
+        self.trouble: dict[int, Trouble] = {}
+        """What rows of an earlier run met, which they have not finished."""
+        self.sent: set[int] = set()
+        """Creates of an earlier run whose end is not known."""
+        self.run: str = ""
+        self._plan = plan
+        self._failed = failed
+        self._letters = DeadLetters(plan.dead_letters) if plan.dead_letters is not None else None
+        self._journal: Journal | None = None
+        if plan.journal is not None:
+            assert self._letters is not None
+            self._journal = Journal(plan.journal, self._letters, plan.synchronous)
+        self._low = 0
+        self._chain = 0
+        self._chains: deque[int] = deque()
+        self._finished: set[int] = set()
+        self._sending: set[int] = set()
+        self._synced: dict[bytes, bytes | None] = {}
+        self._just_written: dict[bytes, bytes | None] = {}
+        self._new_trouble: dict[int, Trouble] = {}
+        self._settled: list[int] = []
+        self._lines: list[bytes] = []
+        self._acknowledged = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._broken = False
+
+    # ---- opening and closing ----------------------------------------------------------------------------------------
+
+    async def open(self, operation: str) -> Opened | None:
+        """Open the files; return what the journal holds, None without one. Raises `CheckpointError`, `StorageError`."""
+        plan = self._plan
+        if self._journal is None:
+            self.run = f"{time.time_ns():x}"
+            if self._letters is not None:
+                await asyncio.to_thread(self._letters.open)
+            return None
+        try:
+            opened = await self._journal.open(operation, plan.job_id, force=plan.force, again=plan.skip_unchanged)
+        except StorageCorrupt as error:
+            self._journal = None
+            hint = "delete the journal to begin anew; to upsert all rows again is safe"
+            raise StorageCorrupt(f"{error.message}; {hint}") from error
+        except BaseException:
+            self._journal = None
+            raise
+        self._go_on(opened)
+        return opened
+
+    def _go_on(self, opened: Opened) -> None:
+        position = opened.position
+        self.run = opened.run
+        self._low, self._chain = position.low, position.chain
+        self._finished = set(position.done)
+        self.sent = set(position.sent) - self._finished
+        self.trouble = opened.trouble
+        for name, count in position.counts.items():
+            setattr(self.report, name, count)
+        self.report.rows = sum(getattr(self.report, name) for name in _COUNTED[:9])
+        if not opened.is_new:
+            self.report.resumed_at = position.low
+
+    async def restart(self) -> None:
+        """Forget what the journal held: its rows are not these."""
+        assert self._journal is not None
+        self.run = await self._journal.restart()
+        for name in _COUNTED:
+            setattr(self.report, name, 0)
+        self.report.rows, self.report.resumed_at = 0, None
+        self._low = self._chain = 0
+        self._chains.clear()
+        self._finished, self.sent, self.trouble = set(), set(), {}
+
+    async def close(self, *, finished: bool) -> None:
+        """Write what is not written yet, and close the files."""
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            if self._writing is not None:
+                await asyncio.wait([self._writing])
+            if not self._broken:
+                await self._write(finished=finished, clean=True)
+        finally:
+            if self._journal is not None:
+                await self._journal.aclose()
+            elif self._letters is not None:
+                await asyncio.to_thread(self._letters.close)
+
+    # ---- what rows do -----------------------------------------------------------------------------------------------
+
+    @property
+    def low(self) -> int:
+        """The number below which every row is finished."""
+        return self._low
+
+    @property
+    def spread(self) -> int:
+        """How many rows were pulled since the oldest that is not finished."""
+        return len(self._chains)
+
+    def is_finished(self, seq: int) -> bool:
+        """Return whether a row was finished by an earlier run."""
+        return seq < self._low or seq in self._finished
+
+    def pulled(self, chain: int) -> None:
+        """Note the next row, and the checksum over all rows up to it."""
+        if self._journal is not None:
+            self._chains.append(chain)
+            if self._low in self._finished:
+                self._advance()
+
+    def settle(self, row: Row | None, outcome: Outcome) -> None:
+        """Note a row as finished."""
+        report, seq = self.report, outcome.index
+        report.count(outcome.status)
+        if outcome.error is not None:
+            self._bury(row, outcome, outcome.error)
+        if self._journal is None:
+            return
+        self._finished.add(seq)
+        if seq == self._low:
+            self._advance()
+        if seq in self.trouble:
+            del self.trouble[seq]
+            self._new_trouble.pop(seq, None)
+            self._settled.append(seq)
+        self._sending.discard(seq)
+        if row is not None and row.digest is not None and outcome.status != "unchanged":
+            acted = outcome.error is None
+            if acted or row.may_have_acted:
+                self._synced[key_digest(row.keys)] = row.digest if acted else None
+        self._acknowledged += 1
+        self._soon()
+
+    def _advance(self) -> None:
+        finished, chains, low, chain = self._finished, self._chains, self._low, self._chain
+        while low in finished and chains:
+            finished.discard(low)
+            chain = chains.popleft()
+            low += 1
+        self._low, self._chain = low, chain
+
+    def _bury(self, row: Row | None, outcome: Outcome, error: NexError) -> None:
+        report = self.report
+        if len(report.failures) < KEPT_FAILURES:
+            report.failures.append(outcome)
+        if self._letters is not None:
+            key = "\0".join(row.keys) if row is not None else ""
+            letter = letter_of(
+                outcome.index,
+                key,
+                outcome.row,
+                error,
+                outcome=outcome.status,
+                attempts=outcome.attempts,
+                first=row.first if row is not None else None,
+                run=self.run,
+            )
+            self._lines.append(line_of(letter))
+            self._soon()
+        dead = report.failed + report.unknown
+        if dead > self._most_dead():
+            self._failed(TooManyDeadLetters(f"{dead} of {report.rows} rows failed, the last with: {error}", report))
+
+    def _most_dead(self) -> float:
+        if self._plan.max_dead is not None:
+            return self._plan.max_dead
+        return _LEAST_DEAD if self._letters is None else max(_LEAST_DEAD, self.report.rows * _SHARE)
+
+    async def note_trouble(self, row: Row, error: NexError) -> None:
+        """Note a failed request; when this returns, it counts whatever happens to this process."""
+        if self._journal is None:
+            return
+        trouble = Trouble(row.attempts, row.first or time.time(), type(error).__name__)
+        self.trouble[row.seq] = self._new_trouble[row.seq] = trouble
+        await self._until_written()
+
+    async def note_sending(self, row: Row) -> None:
+        """Note a create that is about to leave; when this returns, a crash cannot hide it."""
+        if self._journal is not None:
+            self._sending.add(row.seq)
+            await self._until_written()
+
+    # ---- what was written last under a key --------------------------------------------------------------------------
+
+    async def lookup(self, rows: list[Row]) -> set[int]:
+        """Return which of these rows say the same as what was last written under their keys."""
+        assert self._journal is not None
+        keys = {row.seq: key_digest(row.keys) for row in rows}
+        self._just_written = {}
+        known: dict[bytes, bytes | None] = dict(await self._journal.lookup(list(keys.values())))
+        known.update(self._just_written)  # perhaps after the file was looked at
+        known.update(self._synced)
+        return {row.seq for row in rows if known.get(keys[row.seq]) == row.digest}
+
+    # ---- writing ----------------------------------------------------------------------------------------------------
+
+    def _soon(self) -> None:
+        if self._broken or self._writing is not None:
+            return
+        if self._acknowledged >= _ENOUGH:
+            self._start()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._start)
+
+    def _start(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._writing is None and not self._broken:
+            self._writing = asyncio.ensure_future(self._write_all())
+
+    async def _until_written(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._start()
+        await waiter
+
+    async def _write_all(self) -> None:
+        try:
+            while self._waiters or self._acknowledged >= _ENOUGH or self._lines:
+                await self._write()
+            if self._acknowledged:
+                await self._write()
+        except BaseException as error:
+            self._broken = True
+            self._failed(error)
+        finally:
+            self._writing = None
+            if self._acknowledged and not self._broken:
+                self._soon()
+
+    async def _write(self, *, finished: bool = False, clean: bool = False) -> None:
+        waiters, self._waiters = self._waiters, []
+        lines, self._lines = self._lines, []
+        try:
+            if self._journal is not None:
+                await self._write_entry(self._journal, lines, finished, clean)
+            elif lines and self._letters is not None:
+                await asyncio.to_thread(self._letters.append, lines)
+        except BaseException as error:
+            self._broken = True
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(error)
+            raise
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _write_entry(self, journal: Journal, lines: list[bytes], finished: bool, clean: bool) -> None:
+        counts = {name: count for name in _COUNTED if (count := getattr(self.report, name))}
+        position = Position(self._low, self._chain, tuple(self._finished), tuple(self._sending | self.sent), counts)
+        synced = dict(self._synced)
+        entry = Entry(position, list(self._new_trouble.items()), self._settled, list(synced.items()), lines, finished, clean)
+        self._new_trouble, self._settled, self._acknowledged = {}, [], 0
+        await journal.write(entry)
+        for key, digest in synced.items():
+            self._just_written[key] = digest
+            if self._synced.get(key, _NOTHING) is digest:
+                del self._synced[key]
+
+
+_NOTHING = object()
+
+
+def key_digest(keys: tuple[str, ...]) -> bytes:
+    """Return a short digest of the keys of a row."""
+    return blake2b("\0".join(keys).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def body_digest(body: Any) -> bytes:
+    """Return a short digest of what a row says."""
+    return blake2b(body, digest_size=12).digest()

@@ -1,0 +1,317 @@
+"""The way of one row to the server: sent, sent again while that may help, and settled one way or the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypeAlias
+
+from ..errors import (
+    APIError,
+    AuthenticationError,
+    BulkStalled,
+    ClientClosed,
+    ClientLoopError,
+    DeadlineExceeded,
+    DecodeError,
+    InvalidRequestError,
+    NexError,
+    NotFoundError,
+    OutcomeUnknownError,
+    PermissionDeniedError,
+    RateLimitError,
+    RateLimitQueueFull,
+    Timeout,
+)
+from ..routes import UPSERT_RECORD
+from ..transport.retry import classify
+from ..transport.sender import Sender
+from .accounts import Accounts
+from .operations import Operation, value_of
+from .options import Plan
+from .pace import Pace
+from .report import Outcome, Status
+from .row import Row
+from .weather import Weather
+
+__all__ = ["Delivery"]
+
+_log = logging.getLogger("nex_async.bulk")
+
+_BACKOFF, _LONGEST = 0.25, 8.0
+_PROBE, _SLOWEST_PROBE = 0.5, 30.0
+_SUSPICIOUS = 3
+"""A row that failed so often is sent while no other such row is on its way."""
+
+Verdict: TypeAlias = Literal["throttled", "unsent", "lost", "unknown", "refused", "fatal"]
+"""What a failure means for its row: not its fault (429, or never sent), perhaps its fault, perhaps done, its fault, or the
+end of the run."""
+
+
+class Delivery:
+    """Sends rows one at a time for each worker; `settle` takes the outcomes, `failed` what ends the run."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        operation: Operation,
+        plan: Plan,
+        accounts: Accounts,
+        settle: Callable[[Row, Outcome], None],
+        failed: Callable[[BaseException], None],
+        tell: Callable[[str], None],
+    ) -> None:
+        self.pace: Pace = Pace(plan.concurrency or (_TEXTS if operation.kind == "text" else None))
+        self.stopping: asyncio.Event = asyncio.Event()
+        self.since: str | None = None
+        """When the run began, by the server's clock, as the API writes times."""
+        self._send = sender.send
+        self._dispatch = sender.dispatch
+        self._settings = sender.settings
+        self._clock = asyncio.get_running_loop().time
+        self._operation = operation
+        self._plan = plan
+        self._accounts = accounts
+        self._report = accounts.report
+        self._settle = settle
+        self._failed = failed
+        self._tell = tell
+        self._weather = Weather()
+        self._alone = asyncio.Lock()
+        self._notes_sending = operation.kind in ("create", "text") and plan.journal is not None
+        self._good_at = self._clock()
+        self._better: asyncio.Future[None] | None = None
+        self._asking = False
+
+    async def carry(self, row: Row) -> None:
+        """Send a row until it is settled, or the run stops. Leaves it unfinished in the latter case."""
+        if row.attempts >= self._plan.attempts:
+            self._done(row, "failed", NexError(f"it failed {row.attempts} times in earlier runs"))
+            return
+        if self._notes_sending and not await self._may_leave(row):
+            return
+        clock, report = self._clock, self._report
+        while not self.stopping.is_set():
+            if self._better is not None:
+                await self._better_times()
+                continue
+            is_suspicious = row.attempts >= _SUSPICIOUS
+            if is_suspicious:
+                await self._alone.acquire()
+            began = clock()
+            report.requests += 1
+            row.requests += 1
+            try:
+                value = await self._dispatch(row.route, row.request, self._settings)
+            except NexError as error:
+                delay = await self._judge(row, error)
+            else:
+                self._succeeded(row, value, began, clock())
+                return
+            finally:
+                if is_suspicious:
+                    self._alone.release()
+            if delay is None:
+                return
+            report.retries += 1
+            await self._wait(delay)
+
+    def _succeeded(self, row: Row, value: Any, began: float, now: float) -> None:
+        self._good_at = now
+        self._weather.answered()
+        self.pace.succeeded(now - began)
+        status = self._operation.status(value, self.since)
+        self._settle(row, Outcome(row.seq, row.given, status, value_of(value), None, row.requests))
+
+    async def _judge(self, row: Row, error: NexError) -> float | None:
+        now = self._clock()
+        verdict = self._verdict(error)
+        if verdict == "fatal":
+            self._failed(error)
+            return 0.0
+        if verdict == "refused":
+            self._refused(row, error, now)
+            return None
+        if now - self._good_at > self._plan.patience:
+            self._failed(_stalled(now - self._good_at, error, self._report))
+            return 0.0
+        if verdict == "throttled":
+            return self._throttled(error, now)
+        if isinstance(error, (Timeout, DeadlineExceeded)):
+            self.pace.strained(now)
+        if verdict == "unsent":
+            if self._weather.failed(None, self.pace.level):
+                self._wait_for_better_times(error)
+            return _backoff(row.requests)
+        return await self._lost(row, error, verdict, now)
+
+    def _refused(self, row: Row, error: NexError, now: float) -> None:
+        self._good_at = now
+        self._weather.answered()
+        if isinstance(error, NotFoundError) and self._operation.kind == "delete" and row.may_have_acted:
+            self._done(row, "deleted", None)
+        elif isinstance(error, DecodeError):
+            self._done(row, "written", None)  # the server has answered with a success, if an unreadable one
+        else:
+            self._done(row, "failed", error)
+
+    def _throttled(self, error: NexError, now: float) -> float:
+        self._report.throttled += 1
+        self.pace.strained(now)
+        self._tell("the server asks for fewer requests")
+        pause = error.retry_after if isinstance(error, APIError) else None
+        return random.uniform(0.5, 1.0) if pause is None else pause * random.uniform(1.0, 1.1)
+
+    async def _lost(self, row: Row, error: NexError, verdict: Verdict, now: float) -> float | None:
+        """Deal with a request that may have taken effect, or may have failed for a reason that lies with the row."""
+        row.may_have_acted = True
+        row.first = row.first or time.time()
+        if _may_act_late(error):
+            row.uncertain_until = now + self._plan.quarantine
+        if verdict == "unknown" and not self._settled_by_upsert(row):
+            self._done(row, "unknown", error)
+            return None
+        row.attempts += 1
+        if self._weather.failed(row, self.pace.level):
+            self._wait_for_better_times(error)
+        if row.attempts >= self._plan.attempts:
+            self._done(row, "failed", error)
+            return None
+        _log.info("row %d: request %d ended with %s", row.seq, row.requests, type(error).__name__)
+        await self._accounts.note_trouble(row, error)
+        asked = error.retry_after if isinstance(error, APIError) else None
+        return _backoff(row.attempts) if asked is None else asked
+
+    def _settled_by_upsert(self, row: Row) -> bool:
+        """Let an upsert find out what became of a create; return whether it can."""
+        settle = self._operation.settle
+        if settle is None:
+            return False
+        if row.route is not UPSERT_RECORD:
+            row.route = UPSERT_RECORD
+            row.request = settle(row.request)
+        return True
+
+    async def _may_leave(self, row: Row) -> bool:
+        """Note a create before it is sent; settle one that an earlier run may have sent."""
+        if row.seq in self._accounts.sent:
+            row.may_have_acted = True
+            if not self._settled_by_upsert(row):
+                text = "the process ended while this was sent; it may or may not have taken effect"
+                self._done(row, "unknown", OutcomeUnknownError(text, hint="look for it before sending it again"))
+                return False
+        await self._accounts.note_sending(row)
+        return True
+
+    def _verdict(self, error: NexError) -> Verdict:
+        if isinstance(error, OutcomeUnknownError):
+            return "unknown"
+        if isinstance(error, DeadlineExceeded):
+            return self._ambiguous if error.sent != "no" else "unsent"
+        if isinstance(error, (AuthenticationError, PermissionDeniedError, ClientClosed, ClientLoopError)):
+            return "fatal"
+        if isinstance(error, NotFoundError) and self._operation.needs_its_path:
+            return "fatal"
+        if isinstance(error, (RateLimitError, RateLimitQueueFull)):
+            return "throttled"
+        if isinstance(error, InvalidRequestError):
+            return "refused"
+        kind = classify(error)
+        if kind in ("throttled", "refused"):
+            return "throttled"
+        if kind == "unsent":
+            return "unsent"
+        if kind in ("lost", "fault", "garbled") or (kind == "conflict" and self._operation.kind == "upsert"):
+            return self._ambiguous
+        return "refused"
+
+    @property
+    def _ambiguous(self) -> Verdict:
+        return "unknown" if self._operation.kind in ("create", "text") else "lost"
+
+    def _done(self, row: Row, status: Status, error: NexError | None) -> None:
+        if error is not None:
+            error = error.with_traceback(None)
+        self._settle(row, Outcome(row.seq, row.given, status, None, error, max(row.requests, row.attempts)))
+
+    # ---- waiting ----------------------------------------------------------------------------------------------------
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait, unless the run stops meanwhile."""
+        if seconds > 0:
+            await _either(self.stopping.wait(), seconds)
+
+    def _wait_for_better_times(self, error: NexError) -> None:
+        if self._better is None:
+            self._better = asyncio.get_running_loop().create_future()
+            _log.warning("the server fails again and again (%s); waiting until it answers", error)
+            self._tell("the server does not answer")
+
+    async def _better_times(self) -> None:
+        """Wait until the server answers again: the first who comes asks it, the others wait for him."""
+        better = self._better
+        if better is None:
+            return
+        if self._asking:
+            await asyncio.wait([better])
+            return
+        self._asking = True
+        try:
+            await self._ask()
+        finally:
+            self._asking = False
+            self._better = None
+            if not better.done():
+                better.set_result(None)
+
+    async def _ask(self) -> None:
+        pause = _PROBE
+        while not self.stopping.is_set():
+            await self._wait(pause * random.uniform(0.5, 1.0))
+            try:
+                await self._send(self._operation.probe, self._operation.probe_path)
+            except NexError as error:
+                waited = self._clock() - self._good_at
+                if isinstance(error, APIError) and error.status < 500 and error.status not in (408, 425, 429):
+                    break
+                if waited > self._plan.patience:
+                    self._failed(_stalled(waited, error, self._report))
+                    return
+            else:
+                break
+            pause = min(_SLOWEST_PROBE, pause * 2)
+        self._weather.recovered()
+        self._tell("")
+
+
+_TEXTS = 4
+"""Texts in flight: with fifteen the service was seen to break, with five not."""
+
+
+async def _either(event: Awaitable[object], seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event, seconds)
+    except asyncio.TimeoutError:
+        return
+
+
+def _backoff(attempt: int) -> float:
+    return random.uniform(0.0, min(_LONGEST, _BACKOFF * 2.0 ** min(attempt, 10)))
+
+
+def _may_act_late(error: NexError) -> bool:
+    """Return whether the server, or one behind it, may still be at work on the request."""
+    status = error.status if isinstance(error, APIError) else None
+    if isinstance(error, OutcomeUnknownError):
+        cause = error.__cause__
+        return not isinstance(cause, APIError) or cause.status in (408, 502, 504)
+    return status is None or status in (408, 502, 504)
+
+
+def _stalled(seconds: float, error: NexError, report: Any) -> BulkStalled:
+    stalled = BulkStalled(f"nothing has succeeded for {seconds:.0f} s; the last failure: {error}", report)
+    stalled.__cause__ = error
+    return stalled

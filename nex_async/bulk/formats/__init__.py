@@ -1,0 +1,1 @@
+"""How rows become files: columns, lines, tables."""

@@ -1,0 +1,61 @@
+"""Hints that something has changed: insights, as they come over the stream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from ...errors import (
+    AuthenticationError,
+    ClientClosed,
+    GoneError,
+    NexError,
+    NotFoundError,
+    PermissionDeniedError,
+    printable,
+)
+from ...feeds.insights import InsightFeed
+from ...transport.options import outer_deadline
+from ...transport.sender import Sender
+
+__all__ = ["Hints"]
+
+_log = logging.getLogger("nex_async.bulk")
+
+_FIRST_DELAY, _LONGEST_DELAY = 1.0, 300.0
+_FINAL = (AuthenticationError, ClientClosed, GoneError, NotFoundError, PermissionDeniedError)
+
+
+class Hints:
+    """Calls `wake` for every insight, in a task of its own. A stream that fails is logged, and tried again."""
+
+    def __init__(self, sender: Sender, wake: Callable[[], None]) -> None:
+        self._sender = sender
+        self._wake = wake
+        self._task = asyncio.ensure_future(self._run())
+
+    def stop(self) -> None:
+        """Stop listening."""
+        self._task.cancel()
+
+    async def over(self) -> None:
+        """Wait until the stream is closed."""
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        outer_deadline.set(None)  # whoever began to watch may have had one of his own
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                async with InsightFeed(self._sender, {}, start="now") as feed:
+                    delay = _FIRST_DELAY
+                    async for _ in feed:
+                        self._wake()
+            except _FINAL as error:
+                _log.info("the mirror gets no hints (%s); it looks at intervals", printable(str(error)))
+                return
+            except NexError as error:
+                _log.info("the mirror gets no hints for %.0f s (%s)", delay, printable(str(error)))
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LONGEST_DELAY)

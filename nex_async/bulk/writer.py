@@ -1,0 +1,442 @@
+"""BulkRun: many rows into the API, each with an outcome; the life of a run, from the first row pulled to the report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import Any
+
+import anyio
+
+from ..errors import ClientClosed, InvalidRequestError, NexError, PermissionDeniedError, SourceChanged
+from ..transport.options import RequestOptions
+from ..transport.sender import Sender
+from ..transport.wire import http_date
+from .accounts import Accounts
+from .delivery import Delivery
+from .intake import Intake
+from .journal import Opened
+from .letters import Again
+from .mapping import SAMPLE, Schema, problems_of, refuse
+from .operations import Operation, mapping_of
+from .options import BulkOptions, plan_of
+from .progress import Meter
+from .report import BulkReport, Outcome
+from .row import Row
+from .source import Rows, Source
+from .verify import Verifier
+
+__all__ = ["BulkRun"]
+
+_log = logging.getLogger("nex_async.bulk")
+
+_NOT_AGAIN = frozenset({"journal", "job_id", "force", "skip_unchanged", "dead_letters", "total", "dry_run", "verify"})
+_OUTCOMES = 1_000
+"""Outcomes that wait for their reader; with more, no further row is pulled."""
+_DRAIN = 5.0
+"""Seconds for what is on its way when a run is left early."""
+_SAMPLE_SECONDS = 0.5
+
+
+class BulkRun:
+    """Many rows on their way into the API.
+
+    ``report = await run`` carries it to its end. ``async with run: async for outcome in run:`` hands out one `Outcome` per
+    row, in the order in which they end; leaving the block early stops pulling rows, gives those on their way five seconds,
+    and writes the journal. A run is started once, and belongs to the client it came from.
+
+    With a journal, a run that was stopped or killed at any point is gone on with by the same call: upserts, updates and
+    deletes take effect exactly once or are listed as failed; creates too, or are listed as unknown. Raises
+    `MappingError` when the first rows do not fit their object, `CheckpointError` for a journal of other rows,
+    `StorageError`, `TooManyDeadLetters`, `BulkStalled`, `AuthenticationError`, `PermissionDeniedError`, `NotFoundError` when
+    the object is missing, and whatever the source raises.
+    """
+
+    def __init__(self, sender: Sender, operation: Operation, rows: Rows, options: BulkOptions) -> None:
+        self._plan, request = plan_of(options)
+        once: RequestOptions = {**request, "retries": 0}
+        self._sender = Sender(sender.state, sender.settings.merged(once))
+        self._origin = sender
+        self._options = options
+        self._operation = operation
+        self._source = Source(rows)
+        self.report: BulkReport = BulkReport(operation.name, dead_letters=self._plan.dead_letters)
+        total = self._source.total if self._plan.total is None else self._plan.total
+        self._meter = Meter(operation.name, self._plan.progress, total)
+        self._accounts = Accounts(self._plan, self.report, self._fail)
+        self._intake = Intake(
+            self._source, operation, self._plan, self._accounts, self._settle, self._sender.settings.headers
+        )
+        self._delivery: Delivery
+        self._verifier: Verifier | None = None
+        self._afterwards: Callable[[], None] | None = None
+        if self._plan.verify and operation.match_on is None:
+            raise InvalidRequestError("verify needs match_on, to find rows again", argument="verify")
+        self._workers: set[asyncio.Task[None]] = set()
+        self._working = 0
+        """How many of them have not decided to leave."""
+        self._held: dict[int, asyncio.TimerHandle] = {}
+        self._sleepers: list[asyncio.Future[None]] = []
+        self._outcomes: deque[Outcome] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._listens = True
+        self._task: asyncio.Task[None] | None = None
+        self._idle: asyncio.Future[None]
+        self._error: BaseException | None = None
+        self._raised = False
+        self._stopping = False
+
+    # ---- what users do ----------------------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, BulkReport]:
+        return self._whole().__await__()
+
+    async def _whole(self) -> BulkReport:
+        self._listens = False
+        async with self:
+            assert self._task is not None
+            await asyncio.wait([self._task])
+        return self.report
+
+    async def __aenter__(self) -> BulkRun:
+        if self._task is not None:
+            raise InvalidRequestError("a run is started once; make a new one to go on")
+        if self._sender.state.closed:
+            raise ClientClosed("the client is closed")
+        loop = asyncio.get_running_loop()
+        began = loop.create_future()
+        self._idle = loop.create_future()
+        self._task = loop.create_task(self._live(began), name=f"nex-async {self._operation.name}")
+        self._sender.state.owned.add(self)
+        try:
+            await asyncio.wait([self._task, began], return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            await self._end()
+            raise
+        if self._task.done() and self._error is not None:
+            self._raised = True
+            raise self._error
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._end()
+        if error is None and self._error is not None and not self._raised:
+            self._raised = True
+            raise self._error
+
+    def __aiter__(self) -> BulkRun:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        if self._task is None:
+            raise InvalidRequestError("use a run as `async with run:`, or await it")
+        while not self._outcomes:
+            if self._task.done():
+                if self._error is not None and not self._raised:
+                    self._raised = True
+                    raise self._error
+                raise StopAsyncIteration
+            reader = self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await reader
+            finally:
+                self._reader = None
+        outcome = self._outcomes.popleft()
+        if len(self._outcomes) == _OUTCOMES // 2:
+            self._wake()
+        return outcome
+
+    def stop(self) -> None:
+        """Pull no more rows; those on their way are finished, and the run ends."""
+        if not self._stopping:
+            self._stopping = True
+            if hasattr(self, "_delivery"):
+                self._delivery.stopping.set()
+            self._wake()
+
+    def retry_dead(self) -> BulkRun:
+        """Return a run that sends the rows of the dead-letter file again, with the same options.
+
+        It is resumable by itself. When it ends, the file holds the rows that failed again, and those only. Needs a
+        `dead_letters` file, or a journal; the run this is called on need not have been started.
+        """
+        path = self._plan.dead_letters
+        if path is None:
+            raise InvalidRequestError("there is no file of dead letters: give dead_letters= or journal=")
+        again = Again(path)
+        options: Any = {name: value for name, value in self._options.items() if name not in _NOT_AGAIN}
+        options["journal"] = again.journal
+        run = BulkRun(self._origin, self._operation, again, options)
+        run._afterwards = again.finish
+        return run
+
+    def __repr__(self) -> str:
+        return f"<BulkRun: {self.report}>"
+
+    # ---- its life ---------------------------------------------------------------------------------------------------
+
+    async def _live(self, began: asyncio.Future[None]) -> None:
+        finished = False
+        try:
+            report = self.report
+            self._delivery = Delivery(
+                self._sender, self._operation, self._plan, self._accounts, self._settle_sent, self._fail, self._tell
+            )
+            self._source.begin()
+            opened = await self._accounts.open(f"{self._sender.state.url}|{self._operation.identity}")
+            self._meter.start(report.rows)
+            if opened is None or not await self._is_finished_already(opened):
+                await self._prepare(opened)
+                await self._begin_verifying()
+                if not began.done():
+                    began.set_result(None)
+                self._grow()
+                await self._idle
+            finished = not self._stopping and self._error is None
+            if finished and self._verifier is not None:
+                self.report.drift = await self._verifier.compare()
+        except asyncio.CancelledError:
+            if self._error is None:
+                self._error = ClientClosed("the client was closed during the run")
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            await self._close(finished)
+
+    async def _is_finished_already(self, opened: Opened) -> bool:
+        """Return whether the journal says that all is done; with no job's name, only if the source agrees."""
+        if not opened.is_finished:
+            return False
+        if self._plan.job_id is not None:
+            return True
+        first = await self._source.sample(1, _SAMPLE_SECONDS)
+        if first and self._operation.match_on is not None and self._operation.match_on not in _slugs(first[0]):
+            await self._check()  # the attribute may be named by its id
+        self._intake.go_on(opened)
+        try:
+            await self._intake.skip()
+            await self._intake.expect_end()
+        except SourceChanged as changed:
+            await self._restart(changed)
+            return False
+        return True
+
+    async def _restart(self, changed: SourceChanged) -> None:
+        """Begin anew with other rows than the journal's, if that is wanted and possible; else raise what was found."""
+        if not self._plan.force:
+            raise changed
+        if not self._source.repeats:
+            raise InvalidRequestError("force=True needs rows that can be read twice: a list, or an object with __iter__")
+        await self._accounts.restart()
+        self._intake.start_over()
+
+    async def _prepare(self, opened: Opened | None) -> None:
+        """Check how the rows map to the object, and pass over what is done."""
+        await self._check()
+        if opened is not None and not opened.is_new and not opened.is_finished:
+            self._intake.go_on(opened)
+            try:
+                await self._intake.skip()
+            except SourceChanged as changed:
+                await self._restart(changed)
+
+    async def _begin_verifying(self) -> None:
+        operation = self._operation
+        if self._plan.verify and not self._plan.dry_run and operation.match_on is not None:
+            self._verifier = Verifier(self._origin, operation.probe_path, operation.key or operation.match_on)
+            await self._verifier.open()
+
+    async def _check(self) -> None:
+        operation = self._operation
+        if operation.match_on is None or not self._plan.check:
+            return
+        try:
+            definition = await self._origin.send(operation.probe, operation.probe_path)
+        except PermissionDeniedError:
+            _log.warning("%s: the key may not read the object's definition; rows go unchecked", operation.name)
+            return
+        if not definition.attributes:
+            return
+        self._delivery.since = _second(self._sender.bind().replied.get("Date"))
+        schema = self._intake.schema = Schema(definition)
+        slug = schema.attribute_of(operation.match_on)
+        if slug is not None and slug != operation.match_on and operation.matched is not None:
+            self._operation = self._intake.operation = operation.matched(slug)
+        rows = [row for row in map(_slugs, await self._source.sample(SAMPLE, _SAMPLE_SECONDS)) if row]
+        if self._afterwards is None:  # rows that failed before are judged one by one
+            refuse(problems_of(schema, rows, slug or operation.match_on))
+
+    async def _close(self, finished: bool) -> None:
+        for timer in self._held.values():
+            timer.cancel()
+        workers = list(self._workers)
+        for worker in workers:
+            worker.cancel()
+        if workers:
+            await asyncio.wait(workers)
+        try:
+            await self._source.aclose()
+            if self._verifier is not None:
+                await self._verifier.aclose()
+            await self._accounts.close(finished=finished)
+            if finished and self._afterwards is not None:
+                await asyncio.to_thread(self._afterwards)
+        except BaseException as error:
+            finished = False
+            self._fail(error)
+        self.report.finished = finished
+        self.report.seconds = self._meter.elapsed
+        self._sender.state.owned.discard(self)
+        self._meter.tell(self.report.rows, self.report.failed, final=True)
+        _log.info("%s", self.report)
+        self._wake_reader()
+
+    async def _end(self) -> None:
+        task = self._task
+        assert task is not None
+        if task.done():
+            return
+        self.stop()
+        with anyio.move_on_after(_DRAIN, shield=True):
+            await asyncio.wait([task])
+        if not task.done():
+            task.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([task])
+            if isinstance(self._error, ClientClosed):
+                self._error = None
+
+    def abort(self) -> None:
+        """End at once: the client is closing. What is finished is in the journal."""
+        if self._task is not None and not self._task.done():
+            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+    async def over(self) -> None:
+        """Wait until the run has ended."""
+        if self._task is not None and self._task.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([self._task])
+
+    def _fail(self, error: BaseException) -> None:
+        """End the run with an error; the first one is the one that is told."""
+        if self._error is None:
+            self._error = error
+        self.stop()
+
+    # ---- workers ----------------------------------------------------------------------------------------------------
+
+    def _grow(self) -> None:
+        while self._working < self._delivery.pace.level and not self._stopping:
+            self._working += 1
+            worker = asyncio.ensure_future(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._left)
+
+    def _left(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        if not worker.cancelled() and (error := worker.exception()) is not None:
+            self._fail(error)
+        if not self._workers and not self._idle.done():
+            self._idle.set_result(None)
+
+    async def _work(self) -> None:
+        ready, pace, carry = self._intake.ready, self._delivery.pace, self._delivery.carry
+        try:
+            while self._working <= pace.level:
+                row = ready.popleft() if ready and not self._stopping else await self._next()
+                if row is None:
+                    return
+                if self._working < pace.level:
+                    self._grow()
+                await carry(row)
+        finally:
+            self._working -= 1
+
+    async def _next(self) -> Row | None:
+        """Return the next row that may be sent; None when there will be none."""
+        intake = self._intake
+        while not self._stopping:
+            if intake.ready:
+                return intake.ready.popleft()
+            if intake.ended and not intake.lines.waiting:
+                break
+            if intake.ended or intake.is_refilling or not intake.has_room or len(self._outcomes) >= _OUTCOMES:
+                await self._change()
+                continue
+            if self._verifier is not None:
+                await self._verifier.keep()
+            await intake.refill(min(256, max(16, 2 * self._delivery.pace.level)))
+            self._wake()
+        self._wake()
+        return None
+
+    async def _change(self) -> None:
+        sleeper = asyncio.get_running_loop().create_future()
+        self._sleepers.append(sleeper)
+        await sleeper
+
+    def _wake(self) -> None:
+        if self._sleepers:
+            sleepers, self._sleepers = self._sleepers, []
+            for sleeper in sleepers:
+                if not sleeper.done():
+                    sleeper.set_result(None)
+
+    # ---- what becomes of rows ---------------------------------------------------------------------------------------
+
+    def _settle_sent(self, row: Row, outcome: Outcome) -> None:
+        if row.uncertain_until and row.keys:
+            self._hold(row)
+        else:
+            self._intake.release(row)
+        if self._verifier is not None and outcome.ok:
+            self._verifier.note(row.keys, mapping_of(row.given))
+        self._settle(row, outcome)
+
+    def _settle(self, row: Row | None, outcome: Outcome) -> None:
+        self._accounts.settle(row, outcome)
+        if self._listens:
+            self._outcomes.append(outcome)
+            self._wake_reader()
+        if self._sleepers:
+            self._wake()
+        if self._plan.progress is not None:
+            self._meter.tell(self.report.rows, self.report.failed)
+
+    def _hold(self, row: Row) -> None:
+        """Keep the keys of a row while an earlier request of it may still take effect."""
+        loop = asyncio.get_running_loop()
+        if row.uncertain_until <= loop.time():
+            self._intake.release(row)
+            return
+        self._held[row.seq] = loop.call_at(row.uncertain_until, self._release_later, row)
+
+    def _release_later(self, row: Row) -> None:
+        del self._held[row.seq]
+        self._intake.release(row)
+        self._wake()
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _tell(self, note: str) -> None:
+        self._meter.note = note
+
+
+def _second(date: str | None) -> str | None:
+    """Return a `Date` header as the API writes times, without the zone."""
+    moment = None if date is None else http_date(date)
+    return None if moment is None else datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _slugs(row: Any) -> Mapping[str, Any]:
+    try:
+        return mapping_of(row)
+    except NexError:
+        return {}

@@ -1,0 +1,122 @@
+"""`nex-async mirror`: a local SQLite copy of a workspace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ..bulk.mirror import Mirror, MirrorReport
+    from ..bulk.progress import Progress
+
+__all__ = ["command"]
+
+
+@click.command("mirror")
+@click.argument("path", type=click.Path(dir_okay=False))
+@click.option("--object", "objects", multiple=True, metavar="SLUG", help="Mirror this object; may be repeated.")
+@click.option("--list", "lists", multiple=True, metavar="ID", help="Mirror this list; may be repeated.")
+@click.option("--relationships/--no-relationships", default=True, show_default=True, help="Mirror relationships.")
+@click.option("--watch", is_flag=True, help="Keep the file in step until Ctrl-C.")
+@click.option(
+    "--interval", default=30.0, show_default=True, type=click.FloatRange(0.1), help="Seconds between two looks with --watch."
+)
+@click.option("--local", is_flag=True, help="Mirror an embedded Nex that needs no account.")
+def command(
+    path: str,
+    objects: tuple[str, ...],
+    lists: tuple[str, ...],
+    relationships: bool,
+    watch: bool,
+    interval: float,
+    local: bool,
+) -> None:
+    """Copy objects, lists and relationships into the SQLite file PATH, and later only what has changed.
+
+    The key is taken from NEX_API_KEY or the files of ~/.nex. Without --object and --list it mirrors people and companies.
+    """
+    from ..errors import NexError
+
+    if not objects and not lists:
+        objects = ("person", "company")
+    try:
+        asyncio.run(_run(path, objects, lists, relationships, interval if watch else None, local))
+    except NexError as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        click.echo("stopped; the next run goes on from here")
+
+
+async def _run(
+    path: str,
+    objects: tuple[str, ...],
+    lists: tuple[str, ...],
+    relationships: bool,
+    interval: float | None,
+    local: bool,
+) -> None:
+    from ..client import Nex
+
+    async with Nex.local() if local else Nex() as nex:
+        with _progress() as progress:
+            mirror = nex.mirror(path, objects=objects, lists=lists, relationships=relationships, progress=progress)
+            async with mirror:
+                await _follow(mirror, interval)
+
+
+async def _follow(mirror: Mirror, interval: float | None) -> None:
+    if interval is None:
+        _tell(await mirror.sync(), always=True)
+        return
+    first = True
+    async with contextlib.aclosing(mirror.watch(interval=interval)) as reports:
+        async for report in reports:
+            _tell(report, always=first)
+            first = False
+
+
+def _tell(report: MirrorReport, *, always: bool) -> None:
+    """Print a line for each table, or for those that changed."""
+    for table in report.tables.values():
+        if always or table.changed:
+            changes = f"{table.inserted} new, {table.updated} changed, {table.deleted} deleted"
+            click.echo(f"{table.table}: {changes} ({table.rows_read} rows read in {table.seconds:.2f} s)")
+        if table.unreadable:
+            click.echo(f"{table.table}: {table.unreadable} rows could not be read", err=True)
+    if always and report.relationships_complete is False:
+        click.echo("relationships: the graph shows only a part of them", err=True)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[Progress], None] | None]:
+    """Yield what draws progress: bars on a terminal where rich is installed, else nothing but the reports."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import Progress as Bars
+        from rich.progress import TaskID
+    except ModuleNotFoundError:
+        yield _draw_line
+        return
+    with Bars(console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def draw(progress: Progress) -> None:
+            task = tasks.get(progress.name)
+            if task is None:
+                task = tasks[progress.name] = bars.add_task(progress.name)
+            bars.update(task, total=progress.total, completed=progress.done)
+
+        yield draw
+
+
+def _draw_line(progress: Progress) -> None:
+    total = "?" if progress.total is None else str(progress.total)
+    click.echo(f"{progress.name}: {progress.done}/{total} rows, {progress.rate:.0f} a second", err=True)
