@@ -33,7 +33,9 @@ _COUNTED = (
 class Accounts:
     """What is finished, and what must be remembered of it. `failed` is told of an error that ends the run."""
 
-    def __init__(self, plan: Plan, report: BulkReport, failed: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, plan: Plan, report: BulkReport, plain: Callable[[Any], Any], failed: Callable[[BaseException], None]
+    ) -> None:
         self.report: BulkReport = report
         self.trouble: dict[int, Trouble] = {}
         """What rows of an earlier run met, which they have not finished."""
@@ -41,6 +43,7 @@ class Accounts:
         """Creates of an earlier run whose end is not known."""
         self.run: str = ""
         self._plan = plan
+        self._plain = plain
         self._failed = failed
         self._letters = DeadLetters(plan.dead_letters) if plan.dead_letters is not None else None
         self._journal: Journal | None = None
@@ -163,6 +166,7 @@ class Accounts:
             self._new_trouble.pop(seq, None)
             self._settled.append(seq)
         self._sending.discard(seq)
+        self.sent.discard(seq)
         if row is not None and row.digest is not None and outcome.status != "unchanged":
             acted = outcome.error is None
             if acted or row.may_have_acted:
@@ -187,7 +191,7 @@ class Accounts:
             letter = letter_of(
                 outcome.index,
                 key,
-                outcome.row,
+                self._plain(outcome.row),
                 error,
                 outcome=outcome.status,
                 attempts=outcome.attempts,

@@ -13,8 +13,6 @@ from ..errors import (
     APIError,
     AuthenticationError,
     BulkStalled,
-    ClientClosed,
-    ClientLoopError,
     DeadlineExceeded,
     DecodeError,
     InvalidRequestError,
@@ -25,6 +23,7 @@ from ..errors import (
     RateLimitError,
     RateLimitQueueFull,
     Timeout,
+    TransportError,
 )
 from ..routes import UPSERT_RECORD
 from ..transport.retry import classify
@@ -85,6 +84,7 @@ class Delivery:
         self._good_at = self._clock()
         self._better: asyncio.Future[None] | None = None
         self._asking = False
+        self._told = False
 
     async def carry(self, row: Row) -> None:
         """Send a row until it is settled, or the run stops. Leaves it unfinished in the latter case."""
@@ -121,6 +121,9 @@ class Delivery:
 
     def _succeeded(self, row: Row, value: Any, began: float, now: float) -> None:
         self._good_at = now
+        if self._told and self.pace.is_calm(now):
+            self._told = False
+            self._tell("")
         self._weather.answered()
         self.pace.succeeded(now - began)
         status = self._operation.status(value, self.since)
@@ -159,8 +162,9 @@ class Delivery:
             self._done(row, "failed", error)
 
     def _throttled(self, error: NexError, now: float) -> float:
-        self._report.throttled += 1
+        self._report.throttled += isinstance(error, RateLimitError)
         self.pace.strained(now)
+        self._told = True
         self._tell("the server asks for fewer requests")
         pause = error.retry_after if isinstance(error, APIError) else None
         return random.uniform(0.5, 1.0) if pause is None else pause * random.uniform(1.0, 1.1)
@@ -210,15 +214,14 @@ class Delivery:
         if isinstance(error, OutcomeUnknownError):
             return "unknown"
         if isinstance(error, DeadlineExceeded):
-            return self._ambiguous if error.sent != "no" else "unsent"
-        if isinstance(error, (AuthenticationError, PermissionDeniedError, ClientClosed, ClientLoopError)):
+            # What was not sent by its deadline has waited for a rate limit, which says nothing about the server.
+            return self._ambiguous if error.sent != "no" else "throttled"
+        if isinstance(error, (AuthenticationError, PermissionDeniedError)) or not isinstance(error, _OF_A_ROW):
             return "fatal"
         if isinstance(error, NotFoundError) and self._operation.needs_its_path:
             return "fatal"
-        if isinstance(error, (RateLimitError, RateLimitQueueFull)):
+        if isinstance(error, RateLimitQueueFull):
             return "throttled"
-        if isinstance(error, InvalidRequestError):
-            return "refused"
         kind = classify(error)
         if kind in ("throttled", "refused"):
             return "throttled"
@@ -287,6 +290,8 @@ class Delivery:
         self._tell("")
 
 
+_OF_A_ROW = (APIError, TransportError, DecodeError, InvalidRequestError, RateLimitQueueFull)
+"""Errors that one row may meet, and the next may not."""
 _TEXTS = 4
 """Texts in flight: with fifteen the service was seen to break, with five not."""
 

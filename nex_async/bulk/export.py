@@ -25,7 +25,7 @@ from ..transport.options import RequestOptions
 from ..transport.sender import Sender
 from .formats.columns import Column, Structured, columns_of, inferred, select
 from .formats.lines import BadLines, BadRow, Lines
-from .formats.tables import Sheet, SheetReader
+from .formats.tables import SheetReader
 from .partitions import Partition, Read, Reader
 from .progress import Meter, OnProgress
 from .sinks import Checkpoint, Desk, Layout, Paths, Sink, State, translated
@@ -158,7 +158,7 @@ class Export:
         if on_bad_row not in ("raise", "skip"):
             raise InvalidRequestError("on_bad_row must be 'raise' or 'skip'", argument="on_bad_row")
         _need("pyarrow", "parquet")
-        from .formats.arrow import BatchReader, batch_of, schema_of
+        from .formats.arrow import BatchReader, batches_of, schema_of
 
         columns, structured = await self._columns(), self._layout.structured
         schema = await asyncio.to_thread(schema_of, columns)
@@ -169,11 +169,8 @@ class Export:
         async with aclosing(reader.pages()) as pages:
             async for page in pages:
                 made, bad, done = convert.page(page.position, page.items), _bad_of(page), done + len(page.items)
-                if made.batch is None:
-                    sheet = await asyncio.to_thread(Sheet(columns, structured).add, made)
-                    made.batch, bad = batch_of(sheet, schema), bad + sheet.bad
-                await asyncio.sleep(0)
-                batches.append(made.batch)
+                more, found = await asyncio.to_thread(batches_of, [made], columns, structured, schema)
+                batches, bad = [*batches, *more], bad + found
                 self.bad_rows += len(bad)
                 if bad and on_bad_row == "raise":
                     raise DecodeError(f"row {bad[0].position} cannot be used: {bad[0].problem}", raw=bad[0].raw)

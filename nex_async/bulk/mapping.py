@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ..errors import InvalidRequestError, MappingError
-from ..models import Object
+from ..models import Object, Record
 
 __all__ = ["SAMPLE", "Schema", "problems_of"]
 
@@ -50,6 +50,8 @@ class Schema:
 
 
 def _names(row: Any) -> frozenset[str]:
+    if isinstance(row, Record):
+        return frozenset(row.attributes)
     if isinstance(row, msgspec.Struct):
         built = msgspec.to_builtins(row, builtin_types=(), str_keys=True)
         return frozenset(built) if isinstance(built, dict) else frozenset()

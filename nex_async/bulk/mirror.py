@@ -176,7 +176,7 @@ class Mirror:
         try:
             while not self._closed:
                 began = clock()
-                sweep = began - swept >= sweep_every
+                sweep = swept < 0
                 report = await self._persist(wake, sweep=sweep)
                 if report is None:
                     break

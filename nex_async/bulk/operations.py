@@ -62,6 +62,8 @@ class Operation:
     match_on: str | None = None
     key: str | None = None
     """What the rows call that attribute."""
+    id_field: str | None = None
+    """Where the rows have the id of their record."""
     matched: Callable[[str], Operation] | None = None
     """Makes the same operation for rows that name the matching attribute so."""
 
@@ -69,6 +71,12 @@ class Operation:
     def needs_its_path(self) -> bool:
         """Whether a 404 means that what all rows are written to is missing."""
         return self.probe is GET_OBJECT
+
+    def plain(self, row: Any) -> Any:
+        """Return a row as it can be given again: a record of the API as a mapping."""
+        if not isinstance(row, Record):
+            return row
+        return row.attributes if self.id_field is None else with_id(row, self.id_field)
 
     def status(self, value: Any, since: str | None) -> Status:
         """Return what a reply says became of its row; `since` is when the run began, by the server's clock."""
@@ -147,13 +155,15 @@ def updating(id_field: str) -> Operation:
     """Return the operation that changes records by id; a row is the id and the attributes to change."""
 
     def prepare(row: Any) -> Prepared:
-        attributes = dict(mapping_of(row))
+        attributes = dict(with_id(row, id_field))
         record_id = _id(attributes.pop(id_field, None), id_field)
         if not attributes:
             raise InvalidRequestError("the row has nothing to change", argument="rows")
         return Prepared(build(UPDATE_RECORD, (record_id,), body={"attributes": attributes}), (str(record_id),))
 
-    return Operation("update records", f"updateRecord|{id_field}", "update", UPDATE_RECORD, prepare, LIST_OBJECTS)
+    return Operation(
+        "update records", f"updateRecord|{id_field}", "update", UPDATE_RECORD, prepare, LIST_OBJECTS, id_field=id_field
+    )
 
 
 def deleting(id_field: str) -> Operation:
@@ -161,11 +171,13 @@ def deleting(id_field: str) -> Operation:
 
     def prepare(row: Any) -> Prepared:
         if not isinstance(row, (str, int)):
-            row = mapping_of(row).get(id_field)
+            row = with_id(row, id_field).get(id_field)
         record_id = _id(row, id_field)
         return Prepared(build(DELETE_RECORD, (record_id,)), (str(record_id),))
 
-    return Operation("delete records", f"deleteRecord|{id_field}", "delete", DELETE_RECORD, prepare, LIST_OBJECTS)
+    return Operation(
+        "delete records", f"deleteRecord|{id_field}", "delete", DELETE_RECORD, prepare, LIST_OBJECTS, id_field=id_field
+    )
 
 
 def members(list_id: Id, id_field: str) -> Operation:
@@ -173,8 +185,10 @@ def members(list_id: Id, id_field: str) -> Operation:
     path, target = (list_id,), build(UPSERT_MEMBER, (list_id,)).target
 
     def prepare(row: Any) -> Prepared:
-        attributes = {"": row} if isinstance(row, (str, int)) else dict(mapping_of(row))
-        record_id = str(_id(attributes.pop("" if isinstance(row, (str, int)) else id_field, None), id_field))
+        attributes = {id_field: row.id if isinstance(row, Record) else row}
+        if not isinstance(row, (str, int, Record)):
+            attributes = dict(mapping_of(row))
+        record_id = str(_id(attributes.pop(id_field, None), id_field))
         body: dict[str, Any] = {"parent_id": record_id}
         if attributes:
             body["attributes"] = attributes
@@ -188,6 +202,7 @@ def members(list_id: Id, id_field: str) -> Operation:
         prepare,
         GET_LIST,
         path,
+        id_field=id_field,
     )
 
 
@@ -221,11 +236,18 @@ def mapping_of(row: Any) -> Mapping[str, Any]:
         return row
     if isinstance(row, Mapping):
         return dict(row)
+    if isinstance(row, Record):
+        return row.attributes
     if isinstance(row, msgspec.Struct):
         built = msgspec.to_builtins(row, builtin_types=(), str_keys=True)
         if isinstance(built, dict):
             return built
     raise InvalidRequestError(f"a row must be a mapping or a Struct, not {type(row).__name__}", argument="rows")
+
+
+def with_id(row: Any, id_field: str) -> Mapping[str, Any]:
+    """Return a row as a mapping that has the id of its record, which a record of the API has beside its attributes."""
+    return {**row.attributes, id_field: row.id} if isinstance(row, Record) else mapping_of(row)
 
 
 def keys_of(attributes: Mapping[str, Any], match_on: str) -> tuple[str, ...]:

@@ -12,6 +12,10 @@ _QUIET = 1.0
 """Seconds after a cut in which further bad news belong to the same event."""
 
 
+_CALM = 4.0
+"""Seconds after which it is forgotten."""
+
+
 class Pace:
     """A number of rows in flight that finds its own level.
 
@@ -57,3 +61,7 @@ class Pace:
         if now >= self._quiet_until:
             self.level = max(1, self.level // 2)
             self._quiet_until = now + _QUIET
+
+    def is_calm(self, now: float) -> bool:
+        """Return whether no complaint came of late."""
+        return now >= self._quiet_until + _CALM

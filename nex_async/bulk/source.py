@@ -23,6 +23,7 @@ class Source:
             raise InvalidRequestError(f"rows must be an iterable of rows, not {type(rows).__name__}", argument="rows")
         self._rows = rows
         self._ahead: list[Any] = []
+        self._error: Exception | None = None
         self._pending: asyncio.Future[Any] | None = None
         self._sync: Iterator[Any] | None = None
         self._async: AsyncIterator[Any] | None = None
@@ -31,7 +32,7 @@ class Source:
 
     def begin(self) -> None:
         """Begin the pass."""
-        self.ended, self._ahead = False, []
+        self.ended, self._ahead, self._error = False, [], None
         if isinstance(self._rows, AsyncIterable):
             self._async = aiter(self._rows)
         else:
@@ -52,17 +53,28 @@ class Source:
             return rows
         if self.ended:
             return []
-        if self._sync is not None:
-            rows = list(islice(self._sync, most))
-        else:
-            rows = await self._next()
+        rows = self._some(self._sync, most) if self._sync is not None else await self._next()
         self.ended = not rows
+        return rows
+
+    def _some(self, iterator: Iterator[Any], most: int) -> list[Any]:
+        """Return the next rows; where the iterable fails, what came before that, and the error the next time."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        rows: list[Any] = []
+        try:
+            rows.extend(islice(iterator, most))  # keeps what came before an error
+        except BaseException as failure:
+            if not rows or not isinstance(failure, Exception):
+                raise
+            self._error = failure
         return rows
 
     async def sample(self, most: int, seconds: float) -> list[Any]:
         """Return the first rows, as many as come within some seconds; they are taken again later."""
         if self._sync is not None:
-            self._ahead = list(islice(self._sync, most))
+            self._ahead = self._some(self._sync, most)
             return self._ahead
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds

@@ -67,7 +67,7 @@ class BulkRun:
         self.report: BulkReport = BulkReport(operation.name, dead_letters=self._plan.dead_letters)
         total = self._source.total if self._plan.total is None else self._plan.total
         self._meter = Meter(operation.name, self._plan.progress, total)
-        self._accounts = Accounts(self._plan, self.report, self._fail)
+        self._accounts = Accounts(self._plan, self.report, operation.plain, self._fail)
         self._intake = Intake(
             self._source, operation, self._plan, self._accounts, self._settle, self._sender.settings.headers
         )
@@ -174,6 +174,7 @@ class BulkRun:
         options["journal"] = again.journal
         run = BulkRun(self._origin, self._operation, again, options)
         run._afterwards = again.finish
+        run.report.dead_letters = path
         return run
 
     def __repr__(self) -> str:
