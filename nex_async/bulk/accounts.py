@@ -13,7 +13,7 @@ from ..errors import NexError, StorageCorrupt, TooManyDeadLetters
 from .journal import Entry, Journal, Opened, Position, Trouble
 from .letters import DeadLetters, letter_of, line_of
 from .options import Plan
-from .report import KEPT_FAILURES, BulkReport, Outcome
+from .report import KEPT_FAILURES, BulkReport, Outcome, Status
 from .row import Row
 
 __all__ = ["Accounts"]
@@ -64,7 +64,7 @@ class Accounts:
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
-        self._broken = False
+        self._broken: BaseException | None = None
 
     # ---- opening and closing ----------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class Accounts:
         self.trouble = opened.trouble
         for name, count in position.counts.items():
             setattr(self.report, name, count)
-        self.report.rows = sum(getattr(self.report, name) for name in _COUNTED[:9])
+        self.report.rows = self.report.earlier = sum(getattr(self.report, name) for name in _COUNTED[:9])
         if not opened.is_new:
             self.report.resumed_at = position.low
 
@@ -107,7 +107,8 @@ class Accounts:
         self.run = await self._journal.restart()
         for name in _COUNTED:
             setattr(self.report, name, 0)
-        self.report.rows, self.report.resumed_at = 0, None
+        self.report.rows = self.report.earlier = 0
+        self.report.resumed_at = None
         self._low = self._chain = 0
         self._chains.clear()
         self._finished, self.sent, self.trouble = set(), set(), {}
@@ -119,7 +120,7 @@ class Accounts:
         try:
             if self._writing is not None:
                 await asyncio.wait([self._writing])
-            if not self._broken:
+            if self._broken is None:
                 await self._write(finished=finished, clean=True)
         finally:
             if self._journal is not None:
@@ -150,29 +151,37 @@ class Accounts:
             if self._low in self._finished:
                 self._advance()
 
-    def settle(self, row: Row | None, outcome: Outcome) -> None:
-        """Note a row as finished."""
-        report, seq = self.report, outcome.index
-        report.count(outcome.status)
-        if outcome.error is not None:
+    def settle(self, seq: int, status: Status, row: Row | None, outcome: Outcome | None) -> None:
+        """Note a row as finished; a failed one brings its outcome."""
+        self.report.count(status)
+        if outcome is not None and outcome.error is not None:
             self._bury(row, outcome, outcome.error)
         if self._journal is None:
             return
-        self._finished.add(seq)
-        if seq == self._low:
-            self._advance()
+        if seq == self._low and not self._finished:
+            self._low = seq + 1
+            self._chain = self._chains.popleft()
+        else:
+            self._finished.add(seq)
+            if seq == self._low:
+                self._advance()
+        if self.trouble or self._sending or self.sent:
+            self._forget_trouble(seq)
+        if row is not None and row.digest is not None and status != "unchanged":
+            acted = outcome is None or outcome.error is None
+            if acted or row.may_have_acted:
+                self._synced[key_digest(row.keys)] = row.digest if acted else None
+        self._acknowledged += 1
+        if self._writing is None and (self._timer is None or self._acknowledged >= _ENOUGH):
+            self._soon()
+
+    def _forget_trouble(self, seq: int) -> None:
         if seq in self.trouble:
             del self.trouble[seq]
             self._new_trouble.pop(seq, None)
             self._settled.append(seq)
         self._sending.discard(seq)
         self.sent.discard(seq)
-        if row is not None and row.digest is not None and outcome.status != "unchanged":
-            acted = outcome.error is None
-            if acted or row.may_have_acted:
-                self._synced[key_digest(row.keys)] = row.digest if acted else None
-        self._acknowledged += 1
-        self._soon()
 
     def _advance(self) -> None:
         finished, chains, low, chain = self._finished, self._chains, self._low, self._chain
@@ -217,6 +226,17 @@ class Accounts:
         self.trouble[row.seq] = self._new_trouble[row.seq] = trouble
         await self._until_written()
 
+    def note_forgiven(self, row: Row) -> None:
+        """Note that failures of a row are not held against it any more; written with what is written next."""
+        if row.seq in self.trouble:
+            self.trouble[row.seq] = self._new_trouble[row.seq] = self.trouble[row.seq]._replace(attempts=row.attempts)
+            self._acknowledged += 1
+            self._soon()
+
+    def note_not_sent(self, row: Row) -> None:
+        """Note that a create that was about to leave has not; written with what is written next."""
+        self._sending.discard(row.seq)
+
     async def note_sending(self, row: Row) -> None:
         """Note a create that is about to leave; when this returns, a crash cannot hide it."""
         if self._journal is not None:
@@ -238,7 +258,7 @@ class Accounts:
     # ---- writing ----------------------------------------------------------------------------------------------------
 
     def _soon(self) -> None:
-        if self._broken or self._writing is not None:
+        if self._broken is not None or self._writing is not None:
             return
         if self._acknowledged >= _ENOUGH:
             self._start()
@@ -249,10 +269,12 @@ class Accounts:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._writing is None and not self._broken:
+        if self._writing is None and self._broken is None:
             self._writing = asyncio.ensure_future(self._write_all())
 
     async def _until_written(self) -> None:
+        if self._broken is not None:
+            raise self._broken
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self._start()
@@ -265,11 +287,10 @@ class Accounts:
             if self._acknowledged:
                 await self._write()
         except BaseException as error:
-            self._broken = True
             self._failed(error)
         finally:
             self._writing = None
-            if self._acknowledged and not self._broken:
+            if self._acknowledged and self._broken is None:
                 self._soon()
 
     async def _write(self, *, finished: bool = False, clean: bool = False) -> None:
@@ -281,10 +302,11 @@ class Accounts:
             elif lines and self._letters is not None:
                 await asyncio.to_thread(self._letters.append, lines)
         except BaseException as error:
-            self._broken = True
-            for waiter in waiters:
+            self._broken = error
+            for waiter in (*waiters, *self._waiters):  # those that came meanwhile, too: nothing is written any more
                 if not waiter.done():
                     waiter.set_exception(error)
+            self._waiters = []
             raise
         for waiter in waiters:
             if not waiter.done():

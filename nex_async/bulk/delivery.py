@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeAlias
 
@@ -29,10 +30,10 @@ from ..routes import UPSERT_RECORD
 from ..transport.retry import classify
 from ..transport.sender import Sender
 from .accounts import Accounts
-from .operations import Operation, value_of
+from .operations import Operation
 from .options import Plan
 from .pace import Pace
-from .report import Outcome, Status
+from .report import Status
 from .row import Row
 from .weather import Weather
 
@@ -59,12 +60,15 @@ class Delivery:
         operation: Operation,
         plan: Plan,
         accounts: Accounts,
-        settle: Callable[[Row, Outcome], None],
+        settle: Callable[[Row, Status, Any, NexError | None], None],
         failed: Callable[[BaseException], None],
         tell: Callable[[str], None],
     ) -> None:
         self.pace: Pace = Pace(plan.concurrency or (_TEXTS if operation.kind == "text" else None))
-        self.stopping: asyncio.Event = asyncio.Event()
+        self.working: int = 0
+        """Workers that have not decided to leave."""
+        self.is_stopping: bool = False
+        self._stopping = asyncio.Event()
         self.since: str | None = None
         """When the run began, by the server's clock, as the API writes times."""
         self._send = sender.send
@@ -78,56 +82,98 @@ class Delivery:
         self._settle = settle
         self._failed = failed
         self._tell = tell
-        self._weather = Weather()
+        self._weather = Weather(plan.attempts)
         self._alone = asyncio.Lock()
         self._notes_sending = operation.kind in ("create", "text") and plan.journal is not None
         self._good_at = self._clock()
         self._better: asyncio.Future[None] | None = None
         self._asking = False
+        self._doomed: dict[int, NexError] = {}
+        """The last failure of rows that have failed often enough, if it turns out that the server is well."""
         self._told = False
 
-    async def carry(self, row: Row) -> None:
-        """Send a row until it is settled, or the run stops. Leaves it unfinished in the latter case."""
-        if row.attempts >= self._plan.attempts:
+    def stop(self) -> None:
+        """Begin nothing any more, and end every wait."""
+        self.is_stopping = True
+        self._stopping.set()
+
+    async def work(
+        self, ready: deque[Row], following: Callable[[], Awaitable[Row | None]], grow: Callable[[], None]
+    ) -> None:
+        """Carry rows one after another: those that are ready, else the following; until none is left, or no place."""
+        clock, report, pace, dispatch, settings = self._clock, self._report, self.pace, self._dispatch, self._settings
+        while self.working <= pace.level:
+            if self.working < pace.level:
+                grow()
+            row = ready.popleft() if ready and not self.is_stopping else await following()
+            if row is None:
+                return
+            if self._notes_sending or self._better is not None or row.attempts:
+                await self._carry(row)
+                continue
+            began = clock()
+            report.requests += 1
+            row.requests = 1
+            try:
+                value = await dispatch(row.route, row.request, settings)
+            except NexError as error:
+                delay = await self._judge(row, error)
+                if delay is not None:
+                    await self._wait(delay)
+                    await self._carry(row)
+            else:
+                now = self._good_at = clock()
+                if pace.is_growing:
+                    pace.succeeded(now - began)
+                self._succeeded(row, value)
+
+    async def _carry(self, row: Row) -> None:
+        """Send a row that needs more than one plain request. Leaves it unfinished if the run stops."""
+        if row.attempts >= self._plan.attempts and not row.requests:
             self._done(row, "failed", NexError(f"it failed {row.attempts} times in earlier runs"))
             return
-        if self._notes_sending and not await self._may_leave(row):
+        if self._notes_sending and not row.requests and not await self._may_leave(row):
             return
-        clock, report = self._clock, self._report
-        while not self.stopping.is_set():
+        while not self.is_stopping:
             if self._better is not None:
                 await self._better_times()
                 continue
-            is_suspicious = row.attempts >= _SUSPICIOUS
-            if is_suspicious:
-                await self._alone.acquire()
-            began = clock()
-            report.requests += 1
-            row.requests += 1
-            try:
-                value = await self._dispatch(row.route, row.request, self._settings)
-            except NexError as error:
-                delay = await self._judge(row, error)
-            else:
-                self._succeeded(row, value, began, clock())
+            if row.attempts >= self._plan.attempts:
+                self._done(row, "failed", self._doomed.pop(row.seq))
                 return
-            finally:
-                if is_suspicious:
-                    self._alone.release()
+            if row.attempts < _SUSPICIOUS:
+                delay = await self._try(row)
+            else:
+                async with self._alone:
+                    delay = await self._try(row)
             if delay is None:
                 return
-            report.retries += 1
             await self._wait(delay)
+        if self._notes_sending and not row.may_have_acted:
+            self._accounts.note_not_sent(row)
 
-    def _succeeded(self, row: Row, value: Any, began: float, now: float) -> None:
-        self._good_at = now
-        if self._told and self.pace.is_calm(now):
+    async def _try(self, row: Row) -> float | None:
+        """Send a row once more; return the seconds after which to try again, None once it is settled."""
+        began = self._clock()
+        self._report.requests += 1
+        self._report.retries += row.requests > 0
+        row.requests += 1
+        try:
+            value = await self._dispatch(row.route, row.request, self._settings)
+        except NexError as error:
+            return await self._judge(row, error)
+        now = self._good_at = self._clock()
+        self.pace.succeeded(now - began)
+        self._succeeded(row, value)
+        return None
+
+    def _succeeded(self, row: Row, value: Any) -> None:
+        if self._weather.streak:
+            self._weather.answered()
+        if self._told and self.pace.is_calm(self._good_at):
             self._told = False
             self._tell("")
-        self._weather.answered()
-        self.pace.succeeded(now - began)
-        status = self._operation.status(value, self.since)
-        self._settle(row, Outcome(row.seq, row.given, status, value_of(value), None, row.requests))
+        self._settle(row, self._operation.status(value, self.since), value, None)
 
     async def _judge(self, row: Row, error: NexError) -> float | None:
         now = self._clock()
@@ -182,8 +228,10 @@ class Delivery:
         if self._weather.failed(row, self.pace.level):
             self._wait_for_better_times(error)
         if row.attempts >= self._plan.attempts:
-            self._done(row, "failed", error)
-            return None
+            if self._better is None:
+                self._done(row, "failed", error)
+                return None
+            self._doomed[row.seq] = error
         _log.info("row %d: request %d ended with %s", row.seq, row.requests, type(error).__name__)
         await self._accounts.note_trouble(row, error)
         asked = error.retry_after if isinstance(error, APIError) else None
@@ -236,16 +284,14 @@ class Delivery:
         return "unknown" if self._operation.kind in ("create", "text") else "lost"
 
     def _done(self, row: Row, status: Status, error: NexError | None) -> None:
-        if error is not None:
-            error = error.with_traceback(None)
-        self._settle(row, Outcome(row.seq, row.given, status, None, error, max(row.requests, row.attempts)))
+        self._settle(row, status, None, None if error is None else error.with_traceback(None))
 
     # ---- waiting ----------------------------------------------------------------------------------------------------
 
     async def _wait(self, seconds: float) -> None:
         """Wait, unless the run stops meanwhile."""
         if seconds > 0:
-            await _either(self.stopping.wait(), seconds)
+            await _either(self._stopping.wait(), seconds)
 
     def _wait_for_better_times(self, error: NexError) -> None:
         if self._better is None:
@@ -271,8 +317,9 @@ class Delivery:
                 better.set_result(None)
 
     async def _ask(self) -> None:
-        pause = _PROBE
-        while not self.stopping.is_set():
+        """Ask the server for something harmless until it answers; what failed before it did not is its own fault."""
+        pause, was_down = _PROBE, False
+        while not self.is_stopping:
             await self._wait(pause * random.uniform(0.5, 1.0))
             try:
                 await self._send(self._operation.probe, self._operation.probe_path)
@@ -280,14 +327,22 @@ class Delivery:
                 waited = self._clock() - self._good_at
                 if isinstance(error, APIError) and error.status < 500 and error.status not in (408, 425, 429):
                     break
+                was_down = True
+                self._forgive()
                 if waited > self._plan.patience:
                     self._failed(_stalled(waited, error, self._report))
                     return
             else:
                 break
             pause = min(_SLOWEST_PROBE, pause * 2)
-        self._weather.recovered()
+        if was_down:
+            self._forgive()
+        self._weather.answered()
         self._tell("")
+
+    def _forgive(self) -> None:
+        for row in self._weather.forgive():
+            self._accounts.note_forgiven(row)
 
 
 _OF_A_ROW = (APIError, TransportError, DecodeError, InvalidRequestError, RateLimitQueueFull)

@@ -25,7 +25,7 @@ from ..transport.options import RequestOptions
 from ..transport.sender import Sender
 from .formats.columns import Column, Structured, columns_of, inferred, select
 from .formats.lines import BadLines, BadRow, Lines
-from .formats.tables import SheetReader
+from .formats.tables import Sheet, SheetReader
 from .partitions import Partition, Read, Reader
 from .progress import Meter, OnProgress
 from .sinks import Checkpoint, Desk, Layout, Paths, Sink, State, translated
@@ -49,7 +49,7 @@ _COMPRESSIONS: dict[Format, tuple[str, ...]] = {
     "parquet": ("snappy", "zstd", "gzip", "lz4", "none"),
     "arrow": ("zstd", "lz4", "none"),
 }
-_BATCH_ROWS = 8_192
+_BATCH_ROWS = 4_096
 _BATCH_BYTES = 4 << 20
 _BATCH_SECONDS = 0.25
 _TAIL = 1_000
@@ -158,7 +158,7 @@ class Export:
         if on_bad_row not in ("raise", "skip"):
             raise InvalidRequestError("on_bad_row must be 'raise' or 'skip'", argument="on_bad_row")
         _need("pyarrow", "parquet")
-        from .formats.arrow import BatchReader, batches_of, schema_of
+        from .formats.arrow import BatchReader, batch_of, schema_of
 
         columns, structured = await self._columns(), self._layout.structured
         schema = await asyncio.to_thread(schema_of, columns)
@@ -169,8 +169,12 @@ class Export:
         async with aclosing(reader.pages()) as pages:
             async for page in pages:
                 made, bad, done = convert.page(page.position, page.items), _bad_of(page), done + len(page.items)
-                more, found = await asyncio.to_thread(batches_of, [made], columns, structured, schema)
-                batches, bad = [*batches, *more], bad + found
+                for each in convert.batches([made]):
+                    batch = each
+                    if each is made:
+                        sheet = await asyncio.to_thread(Sheet(columns, structured).add, made)
+                        batch, bad = batch_of(sheet, schema), bad + sheet.bad
+                    batches.append(batch)
                 self.bad_rows += len(bad)
                 if bad and on_bad_row == "raise":
                     raise DecodeError(f"row {bad[0].position} cannot be used: {bad[0].problem}", raw=bad[0].raw)
@@ -227,17 +231,24 @@ class Export:
                     await asyncio.sleep(0)  # the loop's turn: pages that came already would follow without it
                     if page.following is not None and not batch.due():
                         continue
+                    ready = []
+                    full, bad, reached = batch.taken(unstable)
+                    for each in convert.batches(full):
+                        ready.append(each)
+                        await asyncio.sleep(0)
                     if writing is not None:
                         self._tell(await writing)
-                        writing = None
-                    writing = asyncio.ensure_future(run(desk.put, *batch.taken(unstable)))
-                    batch = _Batch()
+                    writing, batch = asyncio.ensure_future(run(desk.put, ready, bad, reached)), _Batch()
             if writing is not None:
                 self._tell(await writing)
-                writing = None
-        finally:
-            if writing is not None:  # its thread works on: nobody may touch the files before it is done
+        except BaseException:
+            # What has come is written all the same, so that it need not come again; in its order, or not at all.
+            if writing is not None:
                 await _to_the_end(asyncio.gather(writing, return_exceptions=True))
+            if batch and not (writing and (writing.cancelled() or writing.exception())):
+                full, bad, reached = batch.taken(unstable)
+                await asyncio.gather(run(desk.put, list(convert.batches(full)), bad, reached), return_exceptions=True)
+            raise
         return unstable
 
     async def _converter(self, layout: Layout, run: Callable[..., Any]) -> Any:
@@ -337,6 +348,9 @@ class _Batch:
         self._bytes = 0
         self._began = monotonic()
 
+    def __len__(self) -> int:
+        return len(self._pages)
+
     def add(self, read: Read[Any], page: Any) -> None:
         self._pages.append(page)
         self._bad += _bad_of(read)
@@ -432,6 +446,8 @@ def _format(target: Path, format: Format | None, compression: Compression | None
         raise InvalidRequestError(f"format= is needed where the name ends in none of {known}", argument="to")
     if chosen not in _COMPRESSIONS:
         raise InvalidRequestError(f"format must be one of {', '.join(_COMPRESSIONS)}", argument="format")
+    if packed is not None and chosen not in ("jsonl", "csv"):
+        raise InvalidRequestError(f"a file of format {chosen} is not compressed as a whole", argument="to")
     asked = compression or packed
     if packed is not None and asked != packed:
         raise InvalidRequestError(f"compression={compression!r} contradicts the name of the file", argument="compression")

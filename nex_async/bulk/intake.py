@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
-from ..errors import NexError, SourceChanged
+from ..errors import InvalidRequestError, NexError, SourceChanged, printable
 from .accounts import Accounts, body_digest
 from .journal import Opened
 from .keys import KeyLines
@@ -39,7 +39,7 @@ class Intake:
         operation: Operation,
         plan: Plan,
         accounts: Accounts,
-        settle: Callable[[Row | None, Outcome], None],
+        settle: Callable[[Outcome, Row | None], None],
         headers: dict[str, str] | None,
     ) -> None:
         self.ready: deque[Row] = deque()
@@ -57,6 +57,7 @@ class Intake:
         self._settle = settle
         self._headers = headers
         self._path_tells = operation.kind == "update"
+        self._needs_care = False
         self._seq = 0
         self._chain = 0
         self._resumed: Opened | None = None
@@ -71,6 +72,11 @@ class Intake:
     def has_room(self) -> bool:
         """Whether more rows may be pulled."""
         return self._accounts.spread < _SPREAD and self.lines.waiting < _WAITING
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there will be no further row to send."""
+        return self.ended and not self.ready and not self.lines.waiting
 
     def go_on(self, opened: Opened) -> None:
         """Go on where an earlier run ended; what it had on its way then may still take effect for a while."""
@@ -110,11 +116,19 @@ class Intake:
     async def refill(self, most: int) -> None:
         """Pull up to `most` rows."""
         self.is_refilling = True
+        plan = self._plan
+        self._needs_care = (
+            self._resumed is not None
+            or self.schema is not None
+            or self._headers is not None
+            or plan.dry_run
+            or plan.skip_unchanged
+        )
         try:
             rows = await self._source.take(most)
             self.ended = not rows
             prepared = [row for row in map(self._row, rows) if row is not None]
-            if prepared and self._plan.skip_unchanged:
+            if prepared and plan.skip_unchanged:
                 await self._drop_unchanged(prepared)
             else:
                 for row in prepared:
@@ -124,8 +138,8 @@ class Intake:
 
     def release(self, row: Row) -> None:
         """Give the keys of a finished row to those that wait for them."""
-        if row.keys:
-            self.ready.extend(self.lines.leave(row))
+        if row.keys and (freed := self.lines.leave(row)):
+            self.ready.extend(freed)
 
     def _admit(self, row: Row) -> None:
         if not row.keys or self.lines.join(row):
@@ -136,42 +150,58 @@ class Intake:
             return self.operation.prepare(given)
         except NexError as error:
             return error
+        except Exception as error:  # a mapping of the caller's own may raise anything
+            return InvalidRequestError(f"the row cannot be read: {type(error).__name__}: {printable(str(error))}")
 
     def _chained(self, prepared: Any) -> int:
         """Take the next row into the checksum, and return its number."""
         if isinstance(prepared, NexError):
             self._chain = crc32(b"?", self._chain)
         else:
-            request = prepared.request
+            request = prepared[0]
             self._chain = crc32(request.body or request.target.encode(), self._chain)
             if self._path_tells:
                 self._chain = crc32(request.target.encode(), self._chain)
-        self._seq += 1
-        return self._seq - 1
+        seq = self._seq
+        self._seq = seq + 1
+        return seq
 
     def _row(self, given: Any) -> Row | None:
         accounts = self._accounts
         prepared = self._prepared(given)
         seq = self._chained(prepared)
-        accounts.pulled(self._chain)
-        if self._resumed is not None and accounts.is_finished(seq):
+        if self._plan.journal is not None:
+            accounts.pulled(self._chain)
+        if self._needs_care:
+            return self._row_with_care(seq, given, prepared)
+        if isinstance(prepared, NexError):
+            self._set_aside(seq, given, prepared)
+            return None
+        return Row(seq, given, prepared, self.operation.route)
+
+    def _row_with_care(self, seq: int, given: Any, prepared: Any) -> Row | None:
+        """Return a row, where there is more to look at than whether it can be sent."""
+        if self._resumed is not None and self._accounts.is_finished(seq):
             return None
         if self.schema is not None and not isinstance(prepared, NexError):
             prepared = self.schema.fault(given) or prepared
         if isinstance(prepared, NexError):
-            self._settle(None, Outcome(seq, given, "failed", error=prepared.with_traceback(None)))
+            self._set_aside(seq, given, prepared)
             return None
         if self._plan.dry_run:
-            self._settle(None, Outcome(seq, given, "valid"))
+            self._settle(Outcome(seq, given, "valid"), None)
             return None
         row = Row(seq, given, prepared, self.operation.route)
         if self._headers is not None:
             row.request = row.request._replace(headers=self._headers)
         if self._plan.skip_unchanged:
-            row.digest = body_digest(prepared.request.body or b"")
+            row.digest = body_digest(row.request.body or b"")
         if self._resumed is not None:
             self._take_up(row)
         return row
+
+    def _set_aside(self, seq: int, given: Any, error: NexError) -> None:
+        self._settle(Outcome(seq, given, "failed", error=error.with_traceback(None)), None)
 
     def _take_up(self, row: Row) -> None:
         """Let a row know what became of it in an earlier run."""
@@ -188,6 +218,6 @@ class Intake:
         for row in rows:
             # A row of the same key that is on its way will change what stands there.
             if row.seq in same and not any(key in self.lines for key in row.keys):
-                self._settle(row, Outcome(row.seq, row.given, "unchanged"))
+                self._settle(Outcome(row.seq, row.given, "unchanged"), row)
             else:
                 self._admit(row)

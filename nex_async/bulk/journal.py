@@ -217,13 +217,17 @@ def _restart(connection: sqlite3.Connection) -> str:
 
 
 def _note_resumption(connection: sqlite3.Connection) -> None:
-    """Count a failure against the row at the head if the last two runs died there: it may be what kills them."""
+    """Count what a run that died may have sent: one request more for each row that had failed, two for the row at the head if
+    the last two runs died there. It may be what kills them.
+    """
     clean, stuck = connection.execute("SELECT clean, stuck FROM job").fetchone()
     (low,) = connection.execute("SELECT low FROM position").fetchone()
+    if not clean:
+        connection.execute("UPDATE trouble SET attempts = attempts + 1 WHERE attempts > 0")
     if not clean and stuck == low + 1:
         connection.execute(
-            "INSERT INTO trouble (seq, attempts, first, error) VALUES (?1, 1, ?2, 'the process ended while it was sent')"
-            " ON CONFLICT (seq) DO UPDATE SET attempts = attempts + 1",
+            "INSERT INTO trouble (seq, attempts, first, error) VALUES (?1, 2, ?2, 'the process ended while it was sent')"
+            " ON CONFLICT (seq) DO UPDATE SET attempts = 2 WHERE attempts = 0",
             (low, time.time()),
         )
     connection.execute("UPDATE job SET clean = 0, stuck = ?", (0 if clean else low + 1,))

@@ -38,27 +38,29 @@ class KeyLines(Generic[K]):
         """Stand in line; return whether it may go at once."""
         lines = self._lines
         for key in one.keys:
-            line = lines.get(key)
-            if line is None:
-                lines[key] = one  # the usual case takes no deque
+            line = lines.setdefault(key, one)  # the usual case takes no deque
+            if line is one:
                 continue
             one.blockers += 1
             if isinstance(line, deque):
                 line.append(one)
             else:
                 lines[key] = deque((line, one))
-        if one.blockers:
-            self.waiting += 1
-            return False
-        return True
+        if not one.blockers:
+            return True
+        self.waiting += 1
+        return False
 
-    def leave(self, one: K) -> list[K]:
+    def leave(self, one: K) -> Sequence[K]:
         """Leave the lines it stands first in; return those that may go now."""
         lines = self._lines
+        if len(one.keys) == 1 and lines[one.keys[0]] is one:
+            del lines[one.keys[0]]
+            return ()
         freed: list[K] = []
         for key in one.keys:
             line = lines.pop(key)
-            if not isinstance(line, deque):
+            if line is one or not isinstance(line, deque):
                 continue
             line.popleft()
             first = line[0]

@@ -176,7 +176,7 @@ class Mirror:
         try:
             while not self._closed:
                 began = clock()
-                sweep = swept < 0
+                sweep = began - swept >= sweep_every
                 report = await self._persist(wake, sweep=sweep)
                 if report is None:
                     break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -35,11 +35,8 @@ MAX_BODY = 1_000_000
 Kind: TypeAlias = Literal["upsert", "create", "update", "delete", "text"]
 
 
-class Prepared(NamedTuple):
-    """A row as it will be sent, and the keys it shares with other rows."""
-
-    request: Request
-    keys: tuple[str, ...]
+Prepared: TypeAlias = "tuple[Request, tuple[str, ...]]"
+"""A row as it will be sent, and the keys it shares with other rows."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +96,8 @@ def upserting(slug: str, match_on: str, key: str | None = None) -> Operation:
     identity = f"upsertRecord|{slug}|{match_on}"
 
     def prepare(row: Any) -> Prepared:
-        attributes = mapping_of(row)
-        return Prepared(Request("PUT", target, write(attributes), None), keys_of(attributes, key))
+        attributes = row if type(row) is dict else mapping_of(row)
+        return Request("PUT", target, write(attributes), None), keys_of(attributes, key)
 
     def matched(slug_of_key: str) -> Operation:
         return upserting(slug, match_on, slug_of_key)
@@ -127,7 +124,7 @@ def creating(slug: str, match_on: str | None, key: str | None = None) -> Operati
     def prepare(row: Any) -> Prepared:
         attributes = mapping_of(row)
         body = _encoded({"attributes": attributes})
-        return Prepared(Request("POST", target, body, None), keys_of(attributes, key) if key else ())
+        return Request("POST", target, body, None), keys_of(attributes, key) if key else ()
 
     def matched(slug_of_key: str) -> Operation:
         return creating(slug, match_on, slug_of_key)
@@ -159,7 +156,7 @@ def updating(id_field: str) -> Operation:
         record_id = _id(attributes.pop(id_field, None), id_field)
         if not attributes:
             raise InvalidRequestError("the row has nothing to change", argument="rows")
-        return Prepared(build(UPDATE_RECORD, (record_id,), body={"attributes": attributes}), (str(record_id),))
+        return build(UPDATE_RECORD, (record_id,), body={"attributes": attributes}), (str(record_id),)
 
     return Operation(
         "update records", f"updateRecord|{id_field}", "update", UPDATE_RECORD, prepare, LIST_OBJECTS, id_field=id_field
@@ -173,7 +170,7 @@ def deleting(id_field: str) -> Operation:
         if not isinstance(row, (str, int)):
             row = with_id(row, id_field).get(id_field)
         record_id = _id(row, id_field)
-        return Prepared(build(DELETE_RECORD, (record_id,)), (str(record_id),))
+        return build(DELETE_RECORD, (record_id,)), (str(record_id),)
 
     return Operation(
         "delete records", f"deleteRecord|{id_field}", "delete", DELETE_RECORD, prepare, LIST_OBJECTS, id_field=id_field
@@ -192,7 +189,7 @@ def members(list_id: Id, id_field: str) -> Operation:
         body: dict[str, Any] = {"parent_id": record_id}
         if attributes:
             body["attributes"] = attributes
-        return Prepared(Request("PUT", target, _encoded(body), None), (record_id,))
+        return Request("PUT", target, _encoded(body), None), (record_id,)
 
     return Operation(
         f"upsert members of list {list_id}",
@@ -218,7 +215,7 @@ def adding() -> Operation:
         if not isinstance(content, str) or not content.strip():
             raise InvalidRequestError("content must be a string that is not blank", argument="rows")
         body = _encoded({name: value for name, value in given.items() if value is not None})
-        return Prepared(Request("POST", ADD_TEXT.path, body, None), ())
+        return Request("POST", ADD_TEXT.path, body, None), ()
 
     return Operation("add texts", "addContext", "text", ADD_TEXT, prepare, LIST_OBJECTS)
 

@@ -33,9 +33,14 @@ class Pace:
         self._best = inf
         self._quiet_until = -inf
 
+    @property
+    def is_growing(self) -> bool:
+        """Whether it can learn from a success."""
+        return not self._fixed or self.level < self._most
+
     def succeeded(self, seconds: float) -> bool:
         """Learn of a reply and the time it took; return whether the level has changed."""
-        if self.level >= self._most and self._fixed:
+        if not self.is_growing:
             return False
         times = self._round
         times.append(seconds)

@@ -96,8 +96,8 @@ class BulkReport:
     """The first hundred rows that failed in this run."""
     drift: list[Drift] | None = None
     """What a verifying pass found different, at most a thousand; None when there was none."""
-    done_here: int = 0
-    """Rows dealt with in this run."""
+    earlier: int = 0
+    """Rows of earlier runs."""
 
     @property
     def ok(self) -> bool:
@@ -107,13 +107,17 @@ class BulkReport:
     @property
     def rate(self) -> float:
         """Rows per second of this run."""
-        return self.done_here / self.seconds if self.seconds > 0 else 0.0
+        return (self.rows - self.earlier) / self.seconds if self.seconds > 0 else 0.0
 
-    def count(self, status: Status, amount: int = 1) -> None:
-        """Note rows as dealt with."""
-        setattr(self, status, getattr(self, status) + amount)
-        self.rows += amount
-        self.done_here += amount
+    def count(self, status: Status) -> None:
+        """Note a row as dealt with."""
+        if status == "updated":
+            self.updated += 1
+        elif status == "created":
+            self.created += 1
+        else:
+            setattr(self, status, getattr(self, status) + 1)
+        self.rows += 1
 
     def __str__(self) -> str:
         kinds = ("created", "updated", "written", "unchanged", "deleted", "accepted", "valid", "failed", "unknown")

@@ -189,6 +189,9 @@ class Desk:
             raise StorageError(f"{str(target)!r} is a directory")
         self._refuse_existing()
         self._lock = _locked(self.paths.lock)
+        for path in (self.paths.part, self.paths.checkpoint, self.paths.bad_part):
+            if path.is_symlink():
+                raise StorageError(f"{str(path)!r} is a symbolic link")
         content = self.sink.load() if self._resume else None
         try:
             found = None if content is None else msgspec.json.decode(content, type=Checkpoint)

@@ -33,6 +33,10 @@ class Source:
     def begin(self) -> None:
         """Begin the pass."""
         self.ended, self._ahead, self._error = False, [], None
+        if self._pending is not None:  # of an earlier pass
+            self._pending.add_done_callback(_forget)
+            self._pending.cancel()
+            self._pending = None
         if isinstance(self._rows, AsyncIterable):
             self._async = aiter(self._rows)
         else:
@@ -74,7 +78,8 @@ class Source:
     async def sample(self, most: int, seconds: float) -> list[Any]:
         """Return the first rows, as many as come within some seconds; they are taken again later."""
         if self._sync is not None:
-            self._ahead = self._some(self._sync, most)
+            if len(self._ahead) < most:
+                self._ahead += self._some(self._sync, most - len(self._ahead))
             return self._ahead
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
@@ -116,6 +121,11 @@ class Source:
 
 class _End(Exception):
     """The end of an asynchronous iterator: a task cannot raise `StopAsyncIteration`."""
+
+
+def _forget(pending: asyncio.Future[Any]) -> None:
+    if not pending.cancelled():
+        pending.exception()
 
 
 async def _anext(rows: AsyncIterator[Any]) -> Any:

@@ -22,10 +22,10 @@ from .intake import Intake
 from .journal import Opened
 from .letters import Again
 from .mapping import SAMPLE, Schema, problems_of, refuse
-from .operations import Operation, mapping_of
+from .operations import Operation, mapping_of, value_of
 from .options import BulkOptions, plan_of
 from .progress import Meter
-from .report import BulkReport, Outcome
+from .report import BulkReport, Outcome, Status
 from .row import Row
 from .source import Rows, Source
 from .verify import Verifier
@@ -77,9 +77,9 @@ class BulkRun:
         if self._plan.verify and operation.match_on is None:
             raise InvalidRequestError("verify needs match_on, to find rows again", argument="verify")
         self._workers: set[asyncio.Task[None]] = set()
-        self._working = 0
-        """How many of them have not decided to leave."""
         self._held: dict[int, asyncio.TimerHandle] = {}
+        self._refiller: asyncio.Task[None] | None = None
+        """The worker that waits for the source."""
         self._sleepers: list[asyncio.Future[None]] = []
         self._outcomes: deque[Outcome] = deque()
         self._reader: asyncio.Future[None] | None = None
@@ -157,7 +157,9 @@ class BulkRun:
         if not self._stopping:
             self._stopping = True
             if hasattr(self, "_delivery"):
-                self._delivery.stopping.set()
+                self._delivery.stop()
+            if self._refiller is not None:
+                self._refiller.cancel()  # the source may take its time
             self._wake()
 
     def retry_dead(self) -> BulkRun:
@@ -332,8 +334,9 @@ class BulkRun:
     # ---- workers ----------------------------------------------------------------------------------------------------
 
     def _grow(self) -> None:
-        while self._working < self._delivery.pace.level and not self._stopping:
-            self._working += 1
+        delivery = self._delivery
+        while delivery.working < delivery.pace.level and not self._stopping and not self._intake.is_over:
+            delivery.working += 1
             worker = asyncio.ensure_future(self._work())
             self._workers.add(worker)
             worker.add_done_callback(self._left)
@@ -346,17 +349,11 @@ class BulkRun:
             self._idle.set_result(None)
 
     async def _work(self) -> None:
-        ready, pace, carry = self._intake.ready, self._delivery.pace, self._delivery.carry
         try:
-            while self._working <= pace.level:
-                row = ready.popleft() if ready and not self._stopping else await self._next()
-                if row is None:
-                    return
-                if self._working < pace.level:
-                    self._grow()
-                await carry(row)
+            await self._delivery.work(self._intake.ready, self._next, self._grow)
         finally:
-            self._working -= 1
+            self._delivery.working -= 1
+            self._wake(0)  # those who stay may all be asleep
 
     async def _next(self) -> Row | None:
         """Return the next row that may be sent; None when there will be none."""
@@ -371,8 +368,14 @@ class BulkRun:
                 continue
             if self._verifier is not None:
                 await self._verifier.keep()
-            await intake.refill(min(256, max(16, 2 * self._delivery.pace.level)))
-            self._wake()
+            self._refiller = asyncio.current_task()
+            try:
+                await intake.refill(min(256, max(16, 2 * self._delivery.pace.level)))
+            finally:
+                self._refiller = None
+            self._wake(len(intake.ready))
+            if self._verifier is not None:
+                await self._verifier.keep()
         self._wake()
         return None
 
@@ -381,33 +384,45 @@ class BulkRun:
         self._sleepers.append(sleeper)
         await sleeper
 
-    def _wake(self) -> None:
-        if self._sleepers:
-            sleepers, self._sleepers = self._sleepers, []
-            for sleeper in sleepers:
-                if not sleeper.done():
-                    sleeper.set_result(None)
+    def _wake(self, most: int | None = None) -> None:
+        """Wake workers that wait for a change: all, or so many and one who pulls more rows."""
+        sleepers = self._sleepers
+        count = len(sleepers) if most is None else min(most + 1, len(sleepers))
+        for sleeper in sleepers[:count]:
+            if not sleeper.done():
+                sleeper.set_result(None)
+        del sleepers[:count]
 
     # ---- what becomes of rows ---------------------------------------------------------------------------------------
 
-    def _settle_sent(self, row: Row, outcome: Outcome) -> None:
+    def _settle_sent(self, row: Row, status: Status, value: Any, error: NexError | None) -> None:
+        """Take in what became of a row that was sent."""
+        intake = self._intake
         if row.uncertain_until and row.keys:
             self._hold(row)
         else:
-            self._intake.release(row)
-        if self._verifier is not None and outcome.ok:
+            intake.release(row)
+        if self._verifier is not None and error is None:
             self._verifier.note(row.keys, mapping_of(row.given))
-        self._settle(row, outcome)
+        outcome = None
+        if error is not None or self._listens:
+            outcome = Outcome(row.seq, row.given, status, value_of(value), error, max(row.requests, row.attempts))
+        self._accounts.settle(row.seq, status, row, outcome)
+        if self._listens and outcome is not None:
+            self._outcomes.append(outcome)
+            self._wake_reader()
+        if self._sleepers and (intake.ready or not intake.is_refilling):
+            self._wake(len(intake.ready))
+        if self._plan.progress is not None:
+            self._meter.tell(self.report.rows, self.report.failed)
 
-    def _settle(self, row: Row | None, outcome: Outcome) -> None:
-        self._accounts.settle(row, outcome)
+    def _settle(self, outcome: Outcome, row: Row | None) -> None:
+        """Take in what became of a row that needed no request."""
+        self._accounts.settle(outcome.index, outcome.status, row, outcome)
         if self._listens:
             self._outcomes.append(outcome)
             self._wake_reader()
-        if self._sleepers:
-            self._wake()
-        if self._plan.progress is not None:
-            self._meter.tell(self.report.rows, self.report.failed)
+        self._meter.tell(self.report.rows, self.report.failed)
 
     def _hold(self, row: Row) -> None:
         """Keep the keys of a row while an earlier request of it may still take effect."""

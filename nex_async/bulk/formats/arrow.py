@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...models.base import parse_timestamp
 from ..sinks import Layout, Sink, open_part, synced
-from .columns import EXTRA, Column, Structured
+from .columns import BASE, EXTRA, Column, Structured
 from .tables import Sheet, SheetPage, SheetReader
 
 __all__ = ["ArrowSink", "BatchReader", "ParquetSink", "batch_of", "schema_of"]
 
 GROUP_ROWS = 65_536
 """Rows of a row group."""
+_PAGES = 4
+"""Pages that become one batch."""
 GROUP_BYTES = 128 << 20
 SEGMENT_ROWS = 4 * GROUP_ROWS
 """Rows after which a segment is closed: what a later run can go on from."""
@@ -45,13 +48,19 @@ def schema_of(columns: tuple[Column, ...]) -> Any:
     return pa.schema([*fields, pa.field(EXTRA, pa.string())])
 
 
-def batch_of(sheet: Sheet, schema: Any) -> Any:
-    """Return a sheet as a pyarrow record batch. Timestamps that cannot be read are kept in the last column."""
+def batch_of(sheet: Sheet, schema: Any, arrays_of: Sequence[dict[int, Any]] = ()) -> Any:
+    """Return a sheet as a pyarrow record batch; `arrays_of` its pages has the columns that are arrays already.
+
+    Timestamps that cannot be read are kept in the last column.
+    """
     import pyarrow as pa
 
     arrays = []
     for place, (column, values) in enumerate(zip(sheet.columns, sheet.values, strict=True)):
         kind = schema.field(place).type
+        if arrays_of and place in arrays_of[0]:
+            arrays.append(pa.concat_arrays([ready[place] for ready in arrays_of]))
+            continue
         arrays.append(_times(sheet, place, kind) if column.kind == "time" else pa.array(values, kind))
     arrays.append(pa.array(sheet.extra_texts(), pa.string()))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
@@ -88,19 +97,43 @@ def _time(sheet: Sheet, row: int, column: Column, value: Any) -> Any:
 
 
 class BatchReader(SheetReader):
-    """Decodes pages, and makes of each an Arrow batch."""
+    """Decodes pages for Arrow batches."""
 
     def __init__(self, columns: tuple[Column, ...], structured: Structured, schema: Any) -> None:
         super().__init__(columns, structured)
         self._schema = schema
 
     def page(self, position: int, rows: list[Any]) -> SheetPage:
-        """Return a page of rows that `decode` returned last; as a batch, unless it must be fitted value by value."""
+        """Return a page of rows that `decode` returned last, for `batches`."""
+        import pyarrow as pa
+
         page = super().page(position, rows)
-        if page.lines is None:
-            page.batch = batch_of(Sheet(self._columns).add(page), self._schema)
-            page.values = []
+        for place, column in enumerate(self._columns, len(BASE)):
+            # Lists are what the garbage collector looks at: thousands of them must not wait for their turn.
+            if page.lines is None and column.many and column.kind != "time":
+                page.arrays[place] = pa.array(page.values[place], self._schema.field(place).type)
+                page.values[place] = []
         return page
+
+    def batches(self, pages: list[SheetPage]) -> Iterator[Any]:
+        """Yield record batches of a few pages each; a page to be fitted value by value is yielded as it is."""
+        held: list[SheetPage] = []
+        for page in pages:
+            if held and (page.lines is not None or len(held) >= _PAGES):
+                yield self._batch(held)
+                held = []
+            if page.lines is None:
+                held.append(page)
+            else:
+                yield page
+        if held:
+            yield self._batch(held)
+
+    def _batch(self, pages: list[SheetPage]) -> Any:
+        sheet = Sheet(self._columns)
+        for page in pages:
+            sheet.add(page)
+        return batch_of(sheet, self._schema, [page.arrays for page in pages])
 
 
 class TableSink(Sink):
@@ -131,8 +164,8 @@ class TableSink(Sink):
         """Add pages of rows; return how many there were."""
         count = 0
         for page in pages:
-            batch = page.batch
-            if batch is None:
+            batch = page
+            if isinstance(page, SheetPage):
                 sheet = Sheet(self._layout.columns, self._layout.structured).add(page)
                 self.bad += sheet.bad
                 batch = batch_of(sheet, self._schema)

@@ -27,6 +27,7 @@ _TYPES: dict[str, Any] = {
     "time": str,
 }
 _NOTHING = Raw(b"")
+_OBJECTS = {"", "{"}
 _BREATH = 50
 """So many rows are fitted value by value before other threads are let in."""
 
@@ -36,12 +37,13 @@ class _Plan:
 
     def __init__(self, columns: tuple[Column, ...], loose: frozenset[int], texts: bool) -> None:
         self.loose = loose
-        self.raw = frozenset(n for n, column in enumerate(columns) if column.kind == "json" and not column.many)
+        self.raw = frozenset(n for n, each in enumerate(columns) if (texts if each.many else each.kind == "json"))
         """Columns whose values are taken as the JSON they come in."""
         fields: list[tuple[str, Any, Any]] = []
         for number, column in enumerate(columns):
             kind: Any = _TYPES[column.kind]
-            wanted: Any = list.__class_getitem__(kind) if column.many else kind
+            # Tuples of texts leave the garbage collector alone, which lists keep busy.
+            wanted: Any = tuple.__class_getitem__((kind, ...)) if column.many else kind
             if number in self.raw:
                 fields.append((f"f{number}", Raw, _NOTHING))
             else:
@@ -49,8 +51,8 @@ class _Plan:
         renamed = {f"f{number}": column.slug or column.name for number, column in enumerate(columns)}
         attributes = msgspec.defstruct("Attributes", fields, rename=renamed, forbid_unknown_fields=True, gc=False)
         held: Any = attributes | None
-        texts = [(column.name, str | None, None) for column in BASE[1:]]
-        row = msgspec.defstruct("Row", [("id", str), *texts, ("attributes", held, None)], gc=False)
+        others = [(column.name, str | None, None) for column in BASE[1:]]
+        row = msgspec.defstruct("Row", [("id", str), *others, ("attributes", held, None)], gc=False)
         listing: Any = Listing
         self.decode = msgspec.json.Decoder(listing[row]).decode
         self.empty: Any = attributes()
@@ -59,7 +61,7 @@ class _Plan:
 class SheetPage:
     """A page on its way into columns: already in columns, or lines still to be fitted value by value."""
 
-    __slots__ = ("batch", "count", "extras", "lines", "position", "values")
+    __slots__ = ("arrays", "count", "extras", "lines", "position", "values")
 
     def __init__(self, position: int) -> None:
         self.position = position
@@ -67,8 +69,8 @@ class SheetPage:
         self.lines: list[Line] | None = None
         self.values: list[list[Any]] = []
         self.extras: dict[int, dict[str, Any]] = {}
-        self.batch: Any = None
-        """The page as an Arrow batch, where it was made into one."""
+        self.arrays: dict[int, Any] = {}
+        """Columns that are Arrow arrays already, by place; their lists are empty."""
 
 
 class SheetReader:
@@ -116,10 +118,19 @@ class SheetReader:
             page.values.append(self._column(page, number, column, map(attrgetter(f"f{number}"), held)))
         return page
 
+    def batches(self, pages: list[SheetPage]) -> Iterable[Any]:
+        """Return what goes to the file together: each page."""
+        return pages
+
     def _column(self, page: SheetPage, number: int, column: Column, values: Iterable[Any]) -> list[Any]:
+        if number in self._plan.raw and column.many:
+            return [self._several(page, row, str(raw, "utf-8"), column) for row, raw in enumerate(values)]
         if number in self._plan.raw:
+            texts = [str(raw, "utf-8") for raw in values]
             quick = self._structured == "json"
-            return [_of_raw(str(raw, "utf-8"), column, quick) if raw is not _NOTHING else None for raw in values]
+            if quick and {text[:1] for text in texts} <= _OBJECTS and '"type"' not in "".join(texts):
+                return [text or None for text in texts]
+            return [_of_raw(text, column, quick) for text in texts]
         if number not in self._plan.loose and column.kind != "json":
             return [value or None for value in values] if column.kind == "time" and not column.many else list(values)
         kept = []
@@ -129,6 +140,15 @@ class SheetReader:
             if not whole:
                 page.extras.setdefault(row, {})[column.slug or column.name] = value
         return kept
+
+    def _several(self, page: SheetPage, row: int, text: str, column: Column) -> str | None:
+        if text[:1] == "[" and "{" not in text:
+            return text
+        value = msgspec.json.decode(text) if text else None
+        kept, whole = fit(column, value, self._structured)
+        if not whole:
+            page.extras.setdefault(row, {})[column.slug or column.name] = value
+        return as_text(kept)
 
     def _learn(self, message: str) -> bool:
         """Loosen the column a decoder complained about; return whether there was one to loosen."""

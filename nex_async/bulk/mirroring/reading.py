@@ -270,7 +270,7 @@ class Reader:
         state, began = self._table.state, time()
         floor = state.watermark
         if floor is not None:
-            floor = floor if state.settled else floor - int(OVERLAP * _MICROS)
+            floor = floor + 1 if state.settled else floor - int(OVERLAP * _MICROS)
         if state.sorts is False:
             floor = None
         one = _Pass("-updated_at", floor)

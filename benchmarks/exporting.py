@@ -1,0 +1,185 @@
+"""An export against a hand-written gather of the same window that writes the raw bytes: `python -m benchmarks.exporting`.
+
+`--full` also reports the memory of a million rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
+from itertools import islice
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import aiohttp
+
+from nex_async import Nex
+
+from .measure import Comparison, interleave
+from .server import _Protocol, elsewhere, reply
+
+KEY = "sk-benchmark"
+ATTRIBUTES = {
+    "name": "text", "domains": "domain", "industry": "text", "description": "text", "location": "location",
+    "employees": "number", "revenue": "currency", "linkedin": "url", "tags": "text", "is_public": "boolean",
+}  # fmt: skip
+SEVERAL = {"domains", "tags"}
+FORMATS = ("jsonl", "parquet")
+
+
+def _definition() -> bytes:
+    attributes = [
+        {"id": str(n), "slug": slug, "type": kind, "options": {"is_multi_value": slug in SEVERAL}}
+        for n, (slug, kind) in enumerate(ATTRIBUTES.items(), 70_000_000_000_000_101)
+    ]
+    return json.dumps({"id": "70000000000000003", "slug": "company", "type": "company", "attributes": attributes}).encode()
+
+
+class _Server(_Protocol):
+    definition = reply(_definition())
+
+    def answer(self, head: bytes, body: bytes) -> None:
+        if head.startswith(b"GET") and head.partition(b" HTTP/")[0].endswith(b"/objects/company"):
+            self.transport.write(self.definition)
+        else:
+            super().answer(head, body)
+
+
+def _serve(ready: Connection) -> None:
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(_Server, "127.0.0.1", 0)
+        ready.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(main())
+
+
+def export_server() -> AbstractContextManager[str]:
+    """Run the load target, which also knows the definition of its object; the context's value is its origin."""
+    return elsewhere(_serve)
+
+
+async def _control(origin: str, **settings: float) -> None:
+    async with aiohttp.ClientSession() as session:
+        for name, value in settings.items():
+            async with session.get(f"{origin}/control/{name}/{value}") as response:
+                await response.read()
+
+
+async def _by_hand(session: aiohttp.ClientSession, url: str, to: Path, total: int, size: int, window: int) -> None:
+    """Write every page as it came, with `window` requests in flight, in order."""
+
+    async def fetch(offset: int) -> bytes:
+        body = json.dumps({"limit": size, "offset": offset})
+        async with session.post(url, data=body, headers={"Content-Type": "application/json"}) as response:
+            return await response.read()
+
+    offsets = iter(range(0, total, size))
+    flying = deque(asyncio.create_task(fetch(offset)) for offset in islice(offsets, window))
+    with to.open("wb") as file:
+        while flying:
+            content = await flying.popleft()
+            for offset in offsets:
+                flying.append(asyncio.create_task(fetch(offset)))
+                break
+            file.write(content)
+
+
+async def compare(
+    origin: str,
+    folder: Path,
+    *,
+    rows: int = 200_000,
+    size: int = 500,
+    window: int = 8,
+    delay: float = 0.005,
+    formats: tuple[str, ...] = FORMATS,
+    slices: int = 5,
+) -> AsyncIterator[Comparison]:
+    """Yield the comparison of wall time for each format; its ratio is our time over theirs."""
+    await _control(origin, page_size=size, total=rows, delay=delay)
+    url = f"{origin}/api/developers/v1/objects/company/records"
+    raw = folder / "raw.bin"
+    session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"})
+    async with session, Nex(KEY, base_url=f"{origin}/api/developers") as nex:
+        for name in formats:
+            target = folder / f"companies.{name}"
+
+            async def ours(target: Path = target) -> None:
+                report = await nex.records.export("company", target, limit=size, window=window, resume=False)
+                assert report.rows == rows
+
+            async def theirs() -> None:
+                await _by_hand(session, url, raw, rows, size, window)
+
+            title = f"{rows} rows to {name}, {delay * 1000:g} ms a page, window {window}"
+            yield await interleave(title, ours, theirs, units=1, slices=slices, kind="wall")
+    await _control(origin, delay=0)
+
+
+async def stall(origin: str, folder: Path, name: str, *, rows: int = 100_000, size: int = 500) -> list[float]:
+    """Return how late a timer of one millisecond was while an export ran, in ms: median, 99th percentile, worst."""
+    await _control(origin, page_size=size, total=rows)
+    late: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            late.append((time.perf_counter() - before - 0.001) * 1000)
+
+    async with Nex(KEY, base_url=f"{origin}/api/developers") as nex:
+        await nex.records.export("company", folder / f"warm.{name}", limit=size, resume=False)
+        ticking = asyncio.create_task(tick())
+        await nex.records.export("company", folder / f"stall.{name}", limit=size, resume=False)
+        ticking.cancel()
+    late.sort()
+    return [late[len(late) // 2], late[len(late) * 99 // 100], late[-1]]
+
+
+async def growth(origin: str, folder: Path, name: str, *, counts: tuple[int, ...] = (200_000, 1_000_000)) -> list[float]:
+    """Return the peak of resident memory in MiB after an export of so many rows each, the smaller first."""
+    peaks = []
+    for rows in counts:
+        await _control(origin, page_size=500, total=rows)
+        code = (
+            "import asyncio, sys, resource\nfrom nex_async import Nex\n"
+            "async def main():\n"
+            f"    async with Nex({KEY!r}, base_url={origin + '/api/developers'!r}) as nex:\n"
+            f"        await nex.records.export('company', {str(folder / f'big.{name}')!r}, limit=500, resume=False)\n"
+            "asyncio.run(main())\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        )
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+        output, _ = await process.communicate()
+        peaks.append(int(output) / (2**20 if sys.platform == "darwin" else 2**10))
+    return peaks
+
+
+async def _main(full: bool) -> None:
+    with export_server() as origin, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for delay in (0.005, 0.0):
+            async for result in compare(origin, folder, delay=delay, formats=("jsonl", "parquet", "csv", "sqlite")):
+                ours, theirs = result.ours.low("wall"), result.theirs.low("wall")
+                print(f"{result.name:52} ours {ours:.3f} s  by hand {theirs:.3f} s  speed {1 / result.ratio:.2f} of theirs")
+        for kind in ("jsonl", "jsonl.gz", "csv", "sqlite", "parquet"):
+            median, most, worst = await stall(origin, folder, kind)
+            print(f"{kind:8} the loop is late by {median:.2f} ms (median), {most:.2f} (99 %), {worst:.2f} (worst)")
+        if full:
+            for kind in ("jsonl", "parquet"):
+                small, large = await growth(origin, folder, kind)
+                print(f"{kind:8} peak memory: 200000 rows {small:.0f} MiB, 1000000 rows {large:.0f} MiB")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true")
+    asyncio.run(_main(parser.parse_args().full))
