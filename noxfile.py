@@ -80,6 +80,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def kills(session: nox.Session) -> None:
+    """Prove the bulk writers: `kill -9` at 200 instants and at every named point, over 100 000 rows."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "tests.bulk.soak", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Throw many more requests at every operation of the emulator than the test suite does. `-- 2000` sets how many each."""
     session.install("-e", ".[dev]")

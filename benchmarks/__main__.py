@@ -89,9 +89,13 @@ def main() -> None:
     sys.stdout.flush()
     print("\nThe embedded Nex, in a process of its own:")
     subprocess.run([sys.executable, "-m", "benchmarks.emulator"], check=True)
-    print("\nThe event stream:")
     full = ["--full"] if arguments.full else []
+    print("\nThe event stream:")
     subprocess.run([sys.executable, "-m", "benchmarks.feeds", *full], check=True)
+    print("\nMany rows in:")
+    subprocess.run([sys.executable, "-m", "benchmarks.writing", *full], check=True)
+    print("\nMany rows out:")
+    subprocess.run([sys.executable, "-m", "benchmarks.exporting", *full], check=True)
 
 
 if __name__ == "__main__":

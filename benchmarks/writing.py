@@ -13,8 +13,9 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import psutil
 
-from nex_async import Nex, SessionPool
+from nex_async import Nex, Progress, SessionPool
 from nex_async.models import Record
 
 from .measure import Comparison, interleave
@@ -98,10 +99,31 @@ async def compare(origin: str) -> list[Comparison]:
     ]
 
 
+async def growth(origin: str, count: int) -> None:
+    """Write so many rows with a journal, and print how memory and the journal grew."""
+    process = psutil.Process()
+    marks: list[tuple[int, float]] = []
+
+    def tell(progress: Progress) -> None:
+        if not marks or progress.done >= marks[-1][0] + count // 10:
+            marks.append((progress.done, process.memory_info().rss / 2**20))
+
+    with tempfile.TemporaryDirectory() as folder:
+        async with Nex(KEY, base_url=origin) as nex:
+            journal = Path(folder) / "run.db"
+            report = await nex.records.upsert_many(
+                "company", rows(count), match_on="domains", check=False, journal=journal, progress=tell
+            )
+            size = sum(path.stat().st_size for path in Path(folder).iterdir())
+    print(f"{report.rows} rows, {report.rate:.0f} rows/s, journal {size / 1024:.0f} KiB; resident memory by rows done:")
+    print("  ".join(f"{done}: {mebibytes:.1f} MiB" for done, mebibytes in marks))
+
+
 def main() -> None:
     """Print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.parse_args()
+    parser.add_argument("--full", action="store_true", help="also write a million rows, and look at memory")
+    arguments = parser.parse_args()
     with load_server() as origin:
         for comparison in asyncio.run(compare(origin)):
             low, high = comparison.spread
@@ -112,6 +134,8 @@ def main() -> None:
                 f"(median {comparison.median:.3f}, quartiles {low:.3f} to {high:.3f})"
             )
             sys.stdout.flush()
+        if arguments.full:
+            asyncio.run(growth(origin, 1_000_000))
 
 
 if __name__ == "__main__":

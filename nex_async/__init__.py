@@ -13,8 +13,12 @@ from ._version import __version__
 if TYPE_CHECKING:
     from msgspec import UNSET
 
+    from .bulk.export import Export, ExportOptions, ExportReport
     from .bulk.letters import DeadLetter, dead_letters
+    from .bulk.mirror import Mirror
+    from .bulk.mirroring.report import MirrorReport, TableReport
     from .bulk.options import BulkOptions
+    from .bulk.partitions import Partition
     from .bulk.progress import Progress
     from .bulk.report import BulkReport, Drift, Outcome
     from .bulk.writer import BulkRun
@@ -125,6 +129,9 @@ __all__ = [
     "DecodeError",
     "Degraded",
     "Drift",
+    "Export",
+    "ExportOptions",
+    "ExportReport",
     "Feed",
     "FeedClosed",
     "FeedOverflow",
@@ -143,6 +150,8 @@ __all__ = [
     "JobFailed",
     "JobTimeout",
     "MappingError",
+    "Mirror",
+    "MirrorReport",
     "Nex",
     "NexError",
     "NotFoundError",
@@ -153,6 +162,7 @@ __all__ = [
     "Page",
     "Pager",
     "PaginationError",
+    "Partition",
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "Progress",
@@ -184,6 +194,7 @@ __all__ = [
     "StorageFull",
     "StorageLocked",
     "TLSError",
+    "TableReport",
     "Task",
     "TenantMismatch",
     "Timeout",
@@ -200,9 +211,16 @@ __all__ = [
 ]
 
 _HOME = {
+    "Export": ".bulk.export",
+    "ExportOptions": ".bulk.export",
+    "ExportReport": ".bulk.export",
     "DeadLetter": ".bulk.letters",
     "dead_letters": ".bulk.letters",
+    "Mirror": ".bulk.mirror",
+    "MirrorReport": ".bulk.mirroring.report",
+    "TableReport": ".bulk.mirroring.report",
     "BulkOptions": ".bulk.options",
+    "Partition": ".bulk.partitions",
     "Progress": ".bulk.progress",
     "BulkReport": ".bulk.report",
     "Drift": ".bulk.report",

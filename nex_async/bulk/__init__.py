@@ -1,1 +1,64 @@
-"""Many at once: rows in, rows out, and a local copy that keeps in step."""
+"""Many at once: rows in, rows out, and a local copy that keeps in step.
+
+The names are loaded when first used: a web backend that writes no rows in bulk does not pay for them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .export import Export, ExportOptions
+    from .operations import adding, creating, deleting, members, updating, upserting
+    from .options import BulkOptions
+    from .partitions import Partition, divided, selection
+    from .source import Rows
+    from .writer import BulkRun
+
+__all__ = [
+    "PAGE_SIZE",
+    "BulkOptions",
+    "BulkRun",
+    "Export",
+    "ExportOptions",
+    "Partition",
+    "Rows",
+    "adding",
+    "creating",
+    "deleting",
+    "divided",
+    "members",
+    "selection",
+    "updating",
+    "upserting",
+]
+
+PAGE_SIZE = 500
+"""Rows a page, where many are read."""
+
+_HOME = {
+    "Export": ".export",
+    "ExportOptions": ".export",
+    "adding": ".operations",
+    "creating": ".operations",
+    "deleting": ".operations",
+    "members": ".operations",
+    "updating": ".operations",
+    "upserting": ".operations",
+    "BulkOptions": ".options",
+    "Partition": ".partitions",
+    "divided": ".partitions",
+    "selection": ".partitions",
+    "Rows": ".source",
+    "BulkRun": ".writer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home, __name__), name)
+    globals()[name] = value
+    return value

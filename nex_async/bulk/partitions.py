@@ -17,13 +17,12 @@ from ..routes import LIST_MEMBERS, LIST_RECORDS, Route
 from ..transport.options import RequestOptions
 from ..transport.sender import Sender
 from ..walk import Walk
+from . import PAGE_SIZE
 
 __all__ = ["HasSender", "Partition", "Reader", "divided"]
 
 T = TypeVar("T")
 
-PAGE_SIZE = 500
-"""Rows asked for at a time, unless told otherwise."""
 MOST_PAGES = 10_000_000
 _PLACE = re.compile(r"\[(\d+)\]")
 

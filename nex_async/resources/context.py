@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType
 
+from .. import bulk
 from .._typing import Unpack
-from ..bulk import operations
-from ..bulk.options import BulkOptions
-from ..bulk.source import Rows
-from ..bulk.writer import BulkRun
 from ..feeds.jobs import Job, JobKind
 from ..models import Answer, Artifact
 from ..routes import ADD_TEXT, ASK, GET_ARTIFACT
@@ -36,14 +33,14 @@ class Context(Resource):
         created = await self._sender.send(ADD_TEXT, body=body, options=options)
         return self._job(created.artifact_id, new=True)
 
-    def add_many(self, texts: Rows, /, **options: Unpack[BulkOptions]) -> BulkRun:
+    def add_many(self, texts: bulk.Rows, /, **options: Unpack[bulk.BulkOptions]) -> bulk.BulkRun:
         """Ingest texts, ten a minute: await the run for its report, or iterate over outcomes, whose values are artifact ids.
 
         A text is a string, or a mapping of `content` and `context`. Options as in `records.upsert_many`. A text whose reply
         is lost is not sent again, and listed as `unknown`. One `POST /v1/context/text` a text, scope `insight.stream` or
         `record.write`.
         """
-        return BulkRun(self._sender, operations.adding(), texts, options)
+        return bulk.BulkRun(self._sender, bulk.adding(), texts, options)
 
     async def get_artifact(self, artifact_id: Id, /, **options: Unpack[RequestOptions]) -> Artifact:
         """Return the state of an ingested text.

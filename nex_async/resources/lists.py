@@ -8,13 +8,8 @@ from typing import Any, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
+from .. import bulk
 from .._typing import Unpack
-from ..bulk import operations
-from ..bulk.export import Export, ExportOptions
-from ..bulk.options import BulkOptions
-from ..bulk.partitions import PAGE_SIZE, Partition, divided, selection
-from ..bulk.source import Rows
-from ..bulk.writer import BulkRun
 from ..models import Object, Record, TypedRecord
 from ..paging import MAX_PAGES, Limits, OnBadRow, Pager
 from ..routes import (
@@ -169,16 +164,16 @@ class Lists(Resource):
         parent: str | None = None,
         attributes: Selection | None = "all",
         sort: str | None = None,
-        limit: int = PAGE_SIZE,
-        **options: Unpack[ExportOptions],
-    ) -> Export:
+        limit: int = bulk.PAGE_SIZE,
+        **options: Unpack[bulk.ExportOptions],
+    ) -> bulk.Export:
         """Return an export of a list's members, each with its record's attributes; see `Records.export`.
 
         `parent` is the slug of the object the list selects from, whose definition tells columns of a table; without it they
         are those of the list itself and of the first page. One `POST /v1/lists/{id}/records` a page, scope
         `list.member.read`, and for tables `GET /v1/lists/{id}`, scope `list.read`.
         """
-        return Export(self._sender, _whole(list_id, attributes, sort, limit), to, options, parent=parent)
+        return bulk.Export(self._sender, _whole(list_id, attributes, sort, limit), to, options, parent=parent)
 
     async def partitions(
         self,
@@ -188,14 +183,14 @@ class Lists(Resource):
         *,
         attributes: Selection | None = "all",
         sort: str | None = None,
-        limit: int = PAGE_SIZE,
+        limit: int = bulk.PAGE_SIZE,
         **options: Unpack[RequestOptions],
-    ) -> builtins.list[Partition]:
+    ) -> builtins.list[bulk.Partition]:
         """Return a list's members in at most `count` ranges of one size, to be read apart, by `Partition.read`.
 
         `POST /v1/lists/{id}/records`, scope `list.member.read`, once, for the number of members.
         """
-        return await divided(_whole(list_id, attributes, sort, limit), count, self._sender, options)
+        return await bulk.divided(_whole(list_id, attributes, sort, limit), count, self._sender, options)
 
     async def add_member(
         self, list_id: Id, parent_id: Id, attributes: Attributes | None = None, /, **options: Unpack[RequestOptions]
@@ -219,15 +214,15 @@ class Lists(Resource):
         return await self._sender.send(UPSERT_MEMBER, (list_id,), body=body, options=options)
 
     def upsert_members(
-        self, list_id: Id, rows: Rows, /, *, id_field: str = "parent_id", **options: Unpack[BulkOptions]
-    ) -> BulkRun:
+        self, list_id: Id, rows: bulk.Rows, /, *, id_field: str = "parent_id", **options: Unpack[bulk.BulkOptions]
+    ) -> bulk.BulkRun:
         """Put records on a list, or change their values there: await the run for its report, or iterate over outcomes.
 
         A row is a record's id, or a mapping of it, under `id_field`, and values of the list's own attributes. Options as in
         `records.upsert_many`. One `PUT /v1/lists/{id}` a row, scope `list.member.write`.
         """
-        operation = operations.members(list_id, required_text("id_field", id_field))
-        return BulkRun(self._sender, operation, rows, options)
+        operation = bulk.members(list_id, required_text("id_field", id_field))
+        return bulk.BulkRun(self._sender, operation, rows, options)
 
     async def update_member(
         self, list_id: Id, record_id: Id, attributes: Attributes, /, **options: Unpack[RequestOptions]
@@ -255,8 +250,8 @@ def _member(parent_id: Id, attributes: Attributes | None) -> dict[str, Any]:
     return body
 
 
-def _whole(list_id: Id, attributes: Selection | None, sort: str | None, limit: int) -> Partition:
+def _whole(list_id: Id, attributes: Selection | None, sort: str | None, limit: int) -> bulk.Partition:
     sort = "created_at" if sort is None else sort
     record_listing(attributes, sort)
     in_range("limit", limit, 1, None)
-    return Partition("list", id_text("list_id", list_id), sort=sort, attributes=selection(attributes), limit=limit)
+    return bulk.Partition("list", id_text("list_id", list_id), sort=sort, attributes=bulk.selection(attributes), limit=limit)

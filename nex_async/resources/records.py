@@ -6,13 +6,8 @@ import builtins
 import os
 from typing import Any, TypeVar, overload
 
+from .. import bulk
 from .._typing import Unpack
-from ..bulk import operations
-from ..bulk.export import Export, ExportOptions
-from ..bulk.options import BulkOptions
-from ..bulk.partitions import PAGE_SIZE, Partition, divided, selection
-from ..bulk.source import Rows
-from ..bulk.writer import BulkRun
 from ..errors import InvalidRequestError
 from ..models import Record, TimelineEvent, TypedRecord
 from ..paging import MAX_PAGES, Limits, OnBadRow, Pager
@@ -151,7 +146,9 @@ class Records(Resource):
         size = in_range("limit", limit, 1, None)
         return self._listed(route, (slug,), body, limit=size, limits=limits, options=options)
 
-    def upsert_many(self, slug: str, rows: Rows, /, *, match_on: str, **options: Unpack[BulkOptions]) -> BulkRun:
+    def upsert_many(
+        self, slug: str, rows: bulk.Rows, /, *, match_on: str, **options: Unpack[bulk.BulkOptions]
+    ) -> bulk.BulkRun:
         """Upsert rows of the object `slug`: await the run for its report, or use `async with` for an outcome per row.
 
         `rows` are mappings of slugs to values, or Structs, from any iterable, pulled as they can be sent. Rows that share a
@@ -159,18 +156,18 @@ class Records(Resource):
         killed at any point, and the same call goes on. `BulkOptions` lists the options, `BulkRun` what is raised.
         One `PUT /v1/objects/{slug}` a row, scope `record.write`; the definition is read once, scope `object.read`.
         """
-        return BulkRun(self._sender, operations.upserting(slug, required_text("match_on", match_on)), rows, options)
+        return bulk.BulkRun(self._sender, bulk.upserting(slug, required_text("match_on", match_on)), rows, options)
 
     def create_many(
         self,
         slug: str,
-        rows: Rows,
+        rows: bulk.Rows,
         /,
         *,
         match_on: str | None = None,
         allow_unknown_outcomes: bool = False,
-        **options: Unpack[BulkOptions],
-    ) -> BulkRun:
+        **options: Unpack[bulk.BulkOptions],
+    ) -> bulk.BulkRun:
         """Create rows of the object `slug`; see `upsert_many`.
 
         A create whose reply is lost cannot be repeated blindly. With `match_on`, an upsert by that attribute finds out what
@@ -185,21 +182,21 @@ class Records(Resource):
                 "allow_unknown_outcomes=True; or use upsert_many",
                 argument="match_on",
             )
-        return BulkRun(self._sender, operations.creating(slug, match_on), rows, options)
+        return bulk.BulkRun(self._sender, bulk.creating(slug, match_on), rows, options)
 
-    def update_many(self, rows: Rows, /, *, id_field: str = "id", **options: Unpack[BulkOptions]) -> BulkRun:
+    def update_many(self, rows: bulk.Rows, /, *, id_field: str = "id", **options: Unpack[bulk.BulkOptions]) -> bulk.BulkRun:
         """Change records by id; see `upsert_many`. A row is a mapping of the id, under `id_field`, and what to change.
 
         One `PATCH /v1/records/{record_id}` a row, scope `record.write`.
         """
-        return BulkRun(self._sender, operations.updating(required_text("id_field", id_field)), rows, options)
+        return bulk.BulkRun(self._sender, bulk.updating(required_text("id_field", id_field)), rows, options)
 
-    def delete_many(self, rows: Rows, /, *, id_field: str = "id", **options: Unpack[BulkOptions]) -> BulkRun:
+    def delete_many(self, rows: bulk.Rows, /, *, id_field: str = "id", **options: Unpack[bulk.BulkOptions]) -> bulk.BulkRun:
         """Delete records for good; see `upsert_many`. A row is an id, or a mapping that has one under `id_field`.
 
         One `DELETE /v1/records/{record_id}` a row, scope `record.write`.
         """
-        return BulkRun(self._sender, operations.deleting(required_text("id_field", id_field)), rows, options)
+        return bulk.BulkRun(self._sender, bulk.deleting(required_text("id_field", id_field)), rows, options)
 
     def export(
         self,
@@ -209,9 +206,9 @@ class Records(Resource):
         *,
         attributes: Selection | None = "all",
         sort: str | None = None,
-        limit: int = PAGE_SIZE,
-        **options: Unpack[ExportOptions],
-    ) -> Export:
+        limit: int = bulk.PAGE_SIZE,
+        **options: Unpack[bulk.ExportOptions],
+    ) -> bulk.Export:
         """Return an export of an object's records: await it for its report, or iterate over its `as_arrow()`.
 
         The name of the file `to` tells the format: `.jsonl`, `.csv` (both also with `.gz` or `.zst`), `.sqlite`, `.parquet`,
@@ -220,7 +217,7 @@ class Records(Resource):
         `record.read`, and for tables `GET /v1/objects/{slug}`, scope `object.read`, without which the columns are those of
         the first page. Raises `InvalidRequestError`, and when awaited `StorageError` and `SourceChanged`.
         """
-        return Export(self._sender, _whole(slug, attributes, sort, limit), to, options)
+        return bulk.Export(self._sender, _whole(slug, attributes, sort, limit), to, options)
 
     async def partitions(
         self,
@@ -230,14 +227,14 @@ class Records(Resource):
         *,
         attributes: Selection | None = "all",
         sort: str | None = None,
-        limit: int = PAGE_SIZE,
+        limit: int = bulk.PAGE_SIZE,
         **options: Unpack[RequestOptions],
-    ) -> builtins.list[Partition]:
+    ) -> builtins.list[bulk.Partition]:
         """Return an object's records in at most `count` ranges of one size, to be read apart, by `Partition.read`.
 
         `POST /v1/objects/{slug}/records`, scope `record.read`, once, for the number of rows. Arguments as in `export`.
         """
-        return await divided(_whole(slug, attributes, sort, limit), count, self._sender, options)
+        return await bulk.divided(_whole(slug, attributes, sort, limit), count, self._sender, options)
 
     def timeline(
         self,
@@ -259,8 +256,10 @@ class Records(Resource):
         return self._paged(GET_TIMELINE, (record_id,), {}, "cursor", limit=size, limits=limits, options=options)
 
 
-def _whole(slug: str, attributes: Selection | None, sort: str | None, limit: int) -> Partition:
+def _whole(slug: str, attributes: Selection | None, sort: str | None, limit: int) -> bulk.Partition:
     sort = "created_at" if sort is None else sort
     record_listing(attributes, sort)
     in_range("limit", limit, 1, None)
-    return Partition("object", required_text("slug", slug), sort=sort, attributes=selection(attributes), limit=limit)
+    return bulk.Partition(
+        "object", required_text("slug", slug), sort=sort, attributes=bulk.selection(attributes), limit=limit
+    )
