@@ -14,7 +14,8 @@ from typing import Any, TypeVar, get_args
 
 import pytest
 
-from nex_async import InsightFeed, InsightStats, Nex
+from nex_async import BulkOptions, InsightFeed, InsightStats, Nex, RequestOptions
+from nex_async.bulk.report import Status
 from nex_async.compat import EventSource
 from nex_async.emulator import Emulator
 from nex_async.emulator.faults import Kind
@@ -28,6 +29,7 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent
 FEEDS = (ROOT / "docs" / "feeds.md").read_text()
+BULK = (ROOT / "docs" / "bulk.md").read_text()
 
 
 def blocks_of(text: str) -> list[str]:
@@ -50,7 +52,7 @@ def test_first_block_runs(tmp_path: Path) -> None:
 
 async def test_tour_runs(emulator: Emulator, nex: Nex, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tour works on a workspace, and so do its tenants."""
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
     names: dict[str, object] = {}
     exec(compile(BLOCKS[1], "README.md", "exec", dont_inherit=True), names)  # as a reader would run it
     await names["tour"](nex)  # type: ignore[operator]
@@ -68,7 +70,9 @@ def test_quickstart_runs() -> None:
 
 def test_every_example_is_tested() -> None:
     """An example that nobody runs is no example."""
-    tests = "".join((ROOT / "tests" / name).read_text() for name in ("test_readme.py", "test_examples.py"))
+    tests = "".join(
+        (ROOT / "tests" / name).read_text() for name in ("test_readme.py", "test_examples.py", "test_nightly_sync.py")
+    )
     assert [path.name for path in (ROOT / "examples").glob("*.py") if path.stem not in tests] == []
 
 
@@ -250,11 +254,11 @@ async def test_the_page_reads_any_stream(emulator: Emulator, nex: Nex, output: O
     await output.says("insight.replay {")
 
 
-def rows_of(*headings: str) -> list[str]:
-    """Return the first cells of each table of the page whose heading begins so."""
+def rows_of(*headings: str, text: str = FEEDS) -> list[str]:
+    """Return the first cells of each table of a page whose heading begins so."""
     cells = []
     for heading in headings:
-        (table,) = re.findall(rf"^\| {re.escape(heading)} \|.*\n\|[-|]+\n((?:\|.*\n)+)", FEEDS, re.MULTILINE)
+        (table,) = re.findall(rf"^\| {re.escape(heading)} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
         cells += re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
     return cells
 
@@ -282,8 +286,58 @@ def test_the_page_promises_what_the_code_says(documented: type) -> None:
     assert numbers - set(re.findall(r"\b\d[\d ]*\d\b", FEEDS)) == set()
 
 
+# ---- the page on many rows ------------------------------------------------------------------------------------------
+
+
+async def test_the_readme_brings_rows_in_and_out(
+    nex: Nex, output: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The README's block upserts what it is given, and exports it."""
+    monkeypatch.chdir(tmp_path)
+    people = [{"name": f"Person {n}", "email_addresses": [f"p{n}@x.io"]} for n in range(3)]
+    await shown("nightly", f"```python\n{BLOCKS[3]}```")(nex, people)
+    await output.says("upsert person: 3 rows: 3 created; 3 requests; ")
+    assert output.text.endswith("rows/s\n3\n")
+    assert (tmp_path / "people.csv").read_text().count("\n") == 4
+
+
+async def test_the_bulk_page_runs(nex: Nex, output: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its blocks bring rows in, tell each outcome, are resumable, send again what failed, show progress, and check."""
+    monkeypatch.chdir(tmp_path)
+    await shown("bring_in", BULK)(nex)
+    await output.says("upsert company: 200 rows: 200 created; 200 requests; ")
+    await shown("one_by_one", BULK)(nex)
+    await output.says("\n200 0 ")
+    assert len(re.findall(r"^\d+ (?:updated|created) \d+$", output.text, re.MULTILINE)) == 200
+    rows = [{"name": "Acme", "domains": ["acme.example"]}]
+    first, second = [await shown("nightly", BULK)(nex, rows) for _ in range(2)]
+    assert (first.created, first.drift, first.ok) == (1, [], True)
+    assert (second.unchanged, second.requests, second.ok) == (1, 0, True)
+
+    await nex.records.upsert_many(
+        "company", [*rows, {"domains": [7]}], match_on="domains", journal="companies.journal", force=True
+    )
+    await shown("again", BULK)(nex)
+    await output.says("{'domains': [7]} BadRequestError ")
+    await output.says("upsert company: 1 rows: 1 failed; 1 requests; ")
+    await shown("watched", BULK)(nex)
+    await output.says("\n200 0 ")
+    await shown("careful", BULK)(nex)
+    await output.says("""("'company' has no attribute 'nmae' (1 of 1 rows)",)\n200 0\n[]\n""")
+
+
+async def test_the_bulk_page_names_every_status_and_option(nex: Nex) -> None:
+    """Its tables hold each status of an outcome, each option and each method, and none that does not exist."""
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows_of("status", text=BULK)))) == sorted(get_args(Status))
+    own = set(BulkOptions.__annotations__) - set(RequestOptions.__annotations__)
+    assert sorted(rows_of("option", text=BULK)) == sorted(f"`{name}`" for name in own)
+    methods = re.findall(r"`(\w+)\.(\w+)\(", " ".join(rows_of("method", text=BULK)))
+    assert len(methods) == 6
+    assert all(hasattr(getattr(nex, resource), name) for resource, name in methods)
+
+
 def test_links_lead_somewhere() -> None:
     """Every file the pages link to is there."""
-    for page in (ROOT / "README.md", ROOT / "docs" / "feeds.md", ROOT / "docs" / "emulator.md"):
+    for page in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("bulk", "emulator", "feeds"))):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"

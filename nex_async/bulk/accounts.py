@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -77,7 +78,7 @@ class Accounts:
                 await asyncio.to_thread(self._letters.open)
             return None
         try:
-            opened = await self._journal.open(operation, plan.job_id, force=plan.force, again=plan.skip_unchanged)
+            opened = await self._journal.open(operation, plan.job_id, force=plan.force, remembers=plan.skip_unchanged)
         except StorageCorrupt as error:
             self._journal = None
             hint = "delete the journal to begin anew; to upsert all rows again is safe"
@@ -115,11 +116,11 @@ class Accounts:
 
     async def close(self, *, finished: bool) -> None:
         """Write what is not written yet, and close the files."""
-        if self._timer is not None:
-            self._timer.cancel()
         try:
-            if self._writing is not None:
+            while self._writing is not None:
                 await asyncio.wait([self._writing])
+            if self._timer is not None:
+                self._timer.cancel()
             if self._broken is None:
                 await self._write(finished=finished, clean=True)
         finally:
@@ -216,6 +217,8 @@ class Accounts:
     def _most_dead(self) -> float:
         if self._plan.max_dead is not None:
             return self._plan.max_dead
+        if self._plan.dry_run:
+            return math.inf
         return _LEAST_DEAD if self._letters is None else max(_LEAST_DEAD, self.report.rows * _SHARE)
 
     async def note_trouble(self, row: Row, error: NexError) -> None:
@@ -290,7 +293,9 @@ class Accounts:
             self._failed(error)
         finally:
             self._writing = None
-            if self._acknowledged and self._broken is None:
+            if self._waiters:  # they came during the last write
+                self._start()
+            elif self._acknowledged or self._lines:
                 self._soon()
 
     async def _write(self, *, finished: bool = False, clean: bool = False) -> None:

@@ -94,16 +94,17 @@ class Journal:
         self._letters = letters
         self._database = Database(path, synchronous=synchronous)
 
-    async def open(self, operation: str, job_id: str | None, *, force: bool, again: bool) -> Opened:
+    async def open(self, operation: str, job_id: str | None, *, force: bool, remembers: bool) -> Opened:
         """Open the file, and begin in it or go on.
 
         A journal of another operation is refused, and an unfinished one of another job, unless `force` is given. A finished
-        one of the same job is returned as it is, unless `again` asks for a new run.
+        one of the same job is returned as it is, except to a run that `remembers` what it writes: it begins again, and finds
+        what has changed. A run that does not forgets what others remembered.
         Raises `CheckpointError`, `StorageError`.
         """
         await self._database.open()
         try:
-            return await self._database.run(self._begin, operation, job_id, force, again)
+            return await self._database.run(self._begin, operation, job_id, force, remembers)
         except BaseException:
             await self._database.aclose()
             raise
@@ -125,7 +126,9 @@ class Journal:
         await self._database.aclose()
         self._letters.close()
 
-    def _begin(self, connection: sqlite3.Connection, operation: str, job_id: str | None, force: bool, again: bool) -> Opened:
+    def _begin(
+        self, connection: sqlite3.Connection, operation: str, job_id: str | None, force: bool, remembers: bool
+    ) -> Opened:
         if not _prepare(connection, self._path):
             _insert(connection, operation, job_id)
             self._letters.open()
@@ -139,12 +142,14 @@ class Journal:
         different = other or (job_id is not None and job_id != row[1])
         if different and not row[2] and not force:
             raise CheckpointError(f"{self._path!r} belongs to the unfinished job {row[1]!r}; force=True begins anew")
-        if different or (row[2] and again):
-            _clear(connection, forget=other or not row[2])
+        if different or (row[2] and remembers):
+            _clear(connection, forget=other or not row[2] or not remembers)
             _insert(connection, operation, job_id)
             return _opened(connection, is_new=True)
         if not row[2]:
             _note_resumption(connection)
+            if not remembers:
+                connection.execute("DELETE FROM synced")
         opened = _opened(connection, is_new=False)
         # Letters are on the disk before the journal knows of them: a crash may have come between the two.
         buried = self._letters.written(opened.run, opened.position.low)
@@ -217,8 +222,10 @@ def _restart(connection: sqlite3.Connection) -> str:
 
 
 def _note_resumption(connection: sqlite3.Connection) -> None:
-    """Count what a run that died may have sent: one request more for each row that had failed, two for the row at the head if
-    the last two runs died there. It may be what kills them.
+    """Count what a run that died may have sent.
+
+    That is one request more for each row that had failed, and two for the row at the head if the last two runs died there: it
+    may be what kills them.
     """
     clean, stuck = connection.execute("SELECT clean, stuck FROM job").fetchone()
     (low,) = connection.execute("SELECT low FROM position").fetchone()

@@ -179,7 +179,7 @@ class Again:
 
     def __iter__(self) -> Iterator[Any]:
         for letter in dead_letters(self._path):
-            yield _Lost() if letter.text is not None else letter.record
+            yield Lost() if letter.text is not None else letter.record
 
     def finish(self) -> None:
         """Put the letters of the rows that failed again in the place of all, and remove what the retry needed."""
@@ -198,7 +198,7 @@ class Again:
         Path(self.journal + ".dead.jsonl").unlink(missing_ok=True)
 
 
-class _Lost:
+class Lost:
     """In the place of a row that its letter could not keep as JSON."""
 
 

@@ -24,6 +24,7 @@ class Schema:
         self.slugs: frozenset[str] = frozenset(
             name for attribute in definition.attributes or () for name in (attribute.slug, attribute.id) if name
         )
+        self.names: list[str] = sorted(attribute.slug for attribute in definition.attributes or () if attribute.slug)
         self._name = definition.slug or definition.id
         self._attributes = definition.attributes or []
         self._single = {attribute.slug: attribute for attribute in self._attributes if not attribute.options.is_multi_value}
@@ -67,7 +68,7 @@ def problems_of(schema: Schema, rows: list[Mapping[str, Any]], match_on: str | N
     if match_on is not None:
         slug = schema.attribute_of(match_on)
         if slug is None:
-            return (f"there is no attribute {match_on!r} to match on; there are {', '.join(sorted(schema.slugs))[:500]}",)
+            return (f"there is no attribute {match_on!r} to match on; there are {', '.join(schema.names)[:500]}",)
         if rows and not any(row.get(match_on) for row in rows):
             found[f"no row has a value of {match_on!r}, by which rows are matched"] = len(rows)
     for row in rows:

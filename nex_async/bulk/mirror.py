@@ -11,11 +11,9 @@ import random
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 
-from ..config import is_loopback
 from ..errors import (
     ClientClosed,
     DeadlineExceeded,
@@ -238,7 +236,7 @@ class Mirror:
                 return
             await self._database.open()
             try:
-                place = _place(self._sender.state.url)
+                place = self._sender.state.place
                 self._workspace = await self._database.run(file.open_file, self.path, place)
             except BaseException:
                 await self._database.aclose()
@@ -380,12 +378,6 @@ class _Owner:
         """Wait until the file is closed; see `Owned`."""
         if running_loop() is self._loop:
             await self._mirror.aclose()
-
-
-def _place(url: str) -> str:
-    """Return what tells one service from another: a local server may come back on another port."""
-    parts = urlsplit(url)
-    return f"loopback{parts.path}" if is_loopback(parts.hostname or "") else url.rstrip("/")
 
 
 def _texts(name: str, values: Iterable[Any]) -> list[str]:

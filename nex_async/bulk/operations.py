@@ -25,6 +25,7 @@ from ..routes import (
     Route,
 )
 from ..transport.wire import Id, Request, build, encode, path_segment
+from .letters import Lost
 from .report import Status
 
 __all__ = ["Operation", "Prepared", "adding", "creating", "deleting", "members", "updating", "upserting"]
@@ -239,6 +240,8 @@ def mapping_of(row: Any) -> Mapping[str, Any]:
         built = msgspec.to_builtins(row, builtin_types=(), str_keys=True)
         if isinstance(built, dict):
             return built
+    if isinstance(row, Lost):
+        raise InvalidRequestError("the row was not kept: JSON could not hold it", argument="rows")
     raise InvalidRequestError(f"a row must be a mapping or a Struct, not {type(row).__name__}", argument="rows")
 
 

@@ -20,8 +20,9 @@ class BulkOptions(RequestOptions, total=False):
     journal: str | os.PathLike[str]
     """A file that makes the run resumable: killed at any point, the same call goes on. One run uses it at a time."""
     job_id: str
-    """What the run is called in its journal, such as today's date. A finished job of the same name is not repeated; one of
-    another name begins anew. Without it, a finished journal accepts only the rows it was finished with."""
+    """What the run is called in its journal, such as today's date. A finished job of the same name is not repeated (but see
+    `skip_unchanged`); one of another name begins anew. Without it, a finished journal accepts only the rows it was finished
+    with."""
     force: bool
     """Begin anew where the journal belongs to another operation, an unfinished job, or other rows."""
     synchronous: Synchronous
@@ -32,7 +33,7 @@ class BulkOptions(RequestOptions, total=False):
     verify: bool
     """Read the object back when all is written, and report where it differs (`report.drift`)."""
     dry_run: bool
-    """Check every row, and send nothing."""
+    """Check every row, and send nothing: neither a journal nor a file of dead letters is touched."""
     dead_letters: str | os.PathLike[str]
     """The file that takes rows that failed, as JSON Lines; beside the journal by default."""
     max_dead: int
@@ -53,6 +54,7 @@ class BulkOptions(RequestOptions, total=False):
     """Called with a `Progress` a few times a second."""
 
 
+_OF_A_REAL_RUN = frozenset({"journal", "dead_letters", "job_id", "force", "skip_unchanged", "verify"})
 OWN = frozenset(BulkOptions.__annotations__) - frozenset(RequestOptions.__annotations__)
 
 
@@ -102,6 +104,8 @@ def plan_of(options: BulkOptions) -> tuple[Plan, RequestOptions]:
             own[name] = _path(name, own[name])
     if "journal" in own and "dead_letters" not in own:
         own["dead_letters"] = own["journal"] + ".dead.jsonl"
+    if own.get("dry_run"):
+        own = {name: value for name, value in own.items() if name not in _OF_A_REAL_RUN}
     retries = rest.pop("retries", None)
     if retries is not None:
         own["attempts"] = (_whole("retries", retries, 0, 100) or 0) + 1

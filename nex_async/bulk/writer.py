@@ -192,7 +192,7 @@ class BulkRun:
                 self._sender, self._operation, self._plan, self._accounts, self._settle_sent, self._fail, self._tell
             )
             self._source.begin()
-            opened = await self._accounts.open(f"{self._sender.state.url}|{self._operation.identity}")
+            opened = await self._accounts.open(f"{self._sender.state.place}|{self._operation.identity}")
             self._meter.start(report.rows)
             if opened is None or not await self._is_finished_already(opened):
                 await self._prepare(opened)
@@ -200,7 +200,8 @@ class BulkRun:
                 if not began.done():
                     began.set_result(None)
                 self._grow()
-                await self._idle
+                if self._workers:  # none, if the run was stopped before they began
+                    await self._idle
             finished = not self._stopping and self._error is None
             if finished and self._verifier is not None:
                 self.report.drift = await self._verifier.compare()
@@ -366,8 +367,6 @@ class BulkRun:
             if intake.ended or intake.is_refilling or not intake.has_room or len(self._outcomes) >= _OUTCOMES:
                 await self._change()
                 continue
-            if self._verifier is not None:
-                await self._verifier.keep()
             self._refiller = asyncio.current_task()
             try:
                 await intake.refill(min(256, max(16, 2 * self._delivery.pace.level)))

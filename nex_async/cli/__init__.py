@@ -10,7 +10,7 @@ from .._version import __version__
 
 __all__ = ["main"]
 
-_COMMANDS = {"demo": ".demo", "mirror": ".mirror", "serve": ".serve"}
+_COMMANDS = {"demo": ".demo", "export": ".export", "import": ".importing", "mirror": ".mirror", "serve": ".serve"}
 """Subcommand -> module that holds it, as `command`."""
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import sys
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import click
 
+from .running import client, debug_option, execute, local_option
+
 if TYPE_CHECKING:
     from ..bulk.mirror import Mirror, MirrorReport
-    from ..bulk.progress import Progress
 
 __all__ = ["command"]
 
@@ -26,7 +24,8 @@ __all__ = ["command"]
 @click.option(
     "--interval", default=30.0, show_default=True, type=click.FloatRange(0.1), help="Seconds between two looks with --watch."
 )
-@click.option("--local", is_flag=True, help="Mirror an embedded Nex that needs no account.")
+@local_option
+@debug_option
 def command(
     path: str,
     objects: tuple[str, ...],
@@ -34,22 +33,16 @@ def command(
     relationships: bool,
     watch: bool,
     interval: float,
-    local: bool,
+    local: str | None,
+    debug: bool,
 ) -> None:
     """Copy objects, lists and relationships into the SQLite file PATH, and later only what has changed.
 
     The key is taken from NEX_API_KEY or the files of ~/.nex. Without --object and --list it mirrors people and companies.
     """
-    from ..errors import NexError
-
     if not objects and not lists:
         objects = ("person", "company")
-    try:
-        asyncio.run(_run(path, objects, lists, relationships, interval if watch else None, local))
-    except NexError as error:
-        raise click.ClickException(str(error)) from None
-    except KeyboardInterrupt:
-        click.echo("stopped; the next run goes on from here")
+    execute(lambda: _run(path, objects, lists, relationships, interval if watch else None, local), debug=debug)
 
 
 async def _run(
@@ -58,15 +51,16 @@ async def _run(
     lists: tuple[str, ...],
     relationships: bool,
     interval: float | None,
-    local: bool,
-) -> None:
-    from ..client import Nex
+    local: str | None,
+) -> bool:
+    from .progress import drawn
 
-    async with Nex.local() if local else Nex() as nex:
-        with _progress() as progress:
+    async with client(local) as nex:
+        with drawn() as progress:
             mirror = nex.mirror(path, objects=objects, lists=lists, relationships=relationships, progress=progress)
             async with mirror:
                 await _follow(mirror, interval)
+    return True
 
 
 async def _follow(mirror: Mirror, interval: float | None) -> None:
@@ -90,33 +84,3 @@ def _tell(report: MirrorReport, *, always: bool) -> None:
             click.echo(f"{table.table}: {table.unreadable} rows could not be read", err=True)
     if always and report.relationships_complete is False:
         click.echo("relationships: the graph shows only a part of them", err=True)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[Progress], None] | None]:
-    """Yield what draws progress: bars on a terminal where rich is installed, else nothing but the reports."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    try:
-        from rich.console import Console
-        from rich.progress import Progress as Bars
-        from rich.progress import TaskID
-    except ModuleNotFoundError:
-        yield _draw_line
-        return
-    with Bars(console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def draw(progress: Progress) -> None:
-            task = tasks.get(progress.name)
-            if task is None:
-                task = tasks[progress.name] = bars.add_task(progress.name)
-            bars.update(task, total=progress.total, completed=progress.done)
-
-        yield draw
-
-
-def _draw_line(progress: Progress) -> None:
-    total = "?" if progress.total is None else str(progress.total)
-    click.echo(f"{progress.name}: {progress.done}/{total} rows, {progress.rate:.0f} a second", err=True)

@@ -7,7 +7,9 @@ import os
 import weakref
 from collections.abc import Hashable
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
+from ..config import is_loopback
 from ..errors import ClientClosed, ClientLoopError
 from .pool import Tenant
 
@@ -39,6 +41,12 @@ class ClientState:
         """What the feeds and jobs of a client have in common, by names of their own."""
         self._idle: list[asyncio.Future[None]] = []
         _states.add(self)
+
+    @property
+    def place(self) -> str:
+        """Where calls go, as files remember it: a server on this machine may come back on another port."""
+        parts = urlsplit(self.url)
+        return f"loopback{parts.path}" if is_loopback(parts.hostname or "") else self.url.rstrip("/")
 
     def enter(self) -> asyncio.Task[Any]:
         """Note the running task as busy. Raises `ClientClosed`, `ClientLoopError` outside a task."""
