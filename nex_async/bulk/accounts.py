@@ -114,6 +114,11 @@ class Accounts:
         self._chains.clear()
         self._finished, self.sent, self.trouble = set(), set(), {}
 
+    async def begin(self) -> None:
+        """Note that rows are sent from now on."""
+        if self._journal is not None:
+            await self._journal.begin()
+
     async def close(self, *, finished: bool) -> None:
         """Write what is not written yet, and close the files."""
         try:

@@ -113,6 +113,10 @@ class Journal:
         """Begin anew in the same file, and return the name of the new run; nothing is known to be synced any more."""
         return await self._database.run(_restart)
 
+    async def begin(self) -> None:
+        """Note that rows are sent from now on: should the process die, some of them may have been on their way."""
+        await self._database.run(_begun)
+
     async def write(self, entry: Entry) -> None:
         """Keep an entry, all or nothing; its dead letters are on the disk first. Raises `StorageError`."""
         await self._database.run(self._write, entry)
@@ -180,7 +184,7 @@ class Journal:
             else:
                 connection.execute("INSERT OR REPLACE INTO synced (key, digest) VALUES (?, ?)", (key, digest))
         if entry.finished or entry.clean:
-            connection.execute("UPDATE job SET finished = ?, clean = ?", (entry.finished, entry.clean))
+            connection.execute("UPDATE job SET finished = ?, clean = ?, stuck = 0", (entry.finished, entry.clean))
 
 
 def _prepare(connection: sqlite3.Connection, path: str) -> bool:
@@ -204,7 +208,7 @@ def _prepare(connection: sqlite3.Connection, path: str) -> bool:
 
 def _insert(connection: sqlite3.Connection, operation: str, job_id: str | None) -> None:
     run = uuid.uuid4().hex
-    connection.execute("INSERT INTO job VALUES (1, ?, ?, ?, 0, 0, 0)", (operation, job_id, run))
+    connection.execute("INSERT INTO job VALUES (1, ?, ?, ?, 0, 1, 0)", (operation, job_id, run))
     connection.execute("INSERT INTO position VALUES (1, 0, 0, x'', x'', '{}', ?)", (time.time(),))
 
 
@@ -222,22 +226,27 @@ def _restart(connection: sqlite3.Connection) -> str:
 
 
 def _note_resumption(connection: sqlite3.Connection) -> None:
-    """Count what a run that died may have sent.
+    """Count what a run that died may have sent, once.
 
-    That is one request more for each row that had failed, and two for the row at the head if the last two runs died there: it
-    may be what kills them.
+    That is one request more for each row that had failed, and two for the row at the head if the last two runs died there:
+    it may be what kills them. A run that died before it sent anything counts nothing.
     """
     clean, stuck = connection.execute("SELECT clean, stuck FROM job").fetchone()
+    if clean:
+        return
     (low,) = connection.execute("SELECT low FROM position").fetchone()
-    if not clean:
-        connection.execute("UPDATE trouble SET attempts = attempts + 1 WHERE attempts > 0")
-    if not clean and stuck == low + 1:
+    connection.execute("UPDATE trouble SET attempts = attempts + 1 WHERE attempts > 0")
+    if stuck == low + 1:
         connection.execute(
             "INSERT INTO trouble (seq, attempts, first, error) VALUES (?1, 2, ?2, 'the process ended while it was sent')"
             " ON CONFLICT (seq) DO UPDATE SET attempts = 2 WHERE attempts = 0",
             (low, time.time()),
         )
-    connection.execute("UPDATE job SET clean = 0, stuck = ?", (0 if clean else low + 1,))
+    connection.execute("UPDATE job SET clean = 1, stuck = ?", (low + 1,))
+
+
+def _begun(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE job SET clean = 0")
 
 
 def _opened(connection: sqlite3.Connection, *, is_new: bool) -> Opened:

@@ -199,6 +199,7 @@ class BulkRun:
                 await self._begin_verifying()
                 if not began.done():
                     began.set_result(None)
+                await self._accounts.begin()
                 self._grow()
                 if self._workers:  # none, if the run was stopped before they began
                     await self._idle
