@@ -57,6 +57,7 @@ class Accounts:
         self._finished: set[int] = set()
         self._sending: set[int] = set()
         self._synced: dict[bytes, bytes | None] = {}
+        self._held: dict[str, float] = {}
         self._just_written: dict[bytes, bytes | None] = {}
         self._new_trouble: dict[int, Trouble] = {}
         self._settled: list[int] = []
@@ -173,6 +174,9 @@ class Accounts:
                 self._advance()
         if self.trouble or self._sending or self.sent:
             self._forget_trouble(seq)
+        if row is not None and row.uncertain_until:
+            until = time.time() + row.uncertain_until - asyncio.get_running_loop().time()
+            self._held.update(dict.fromkeys(row.keys, until))
         if row is not None and row.digest is not None and status != "unchanged":
             acted = outcome is None or outcome.error is None
             if acted or row.may_have_acted:
@@ -326,8 +330,17 @@ class Accounts:
         counts = {name: count for name in _COUNTED if (count := getattr(self.report, name))}
         position = Position(self._low, self._chain, tuple(self._finished), tuple(self._sending | self.sent), counts)
         synced = dict(self._synced)
-        entry = Entry(position, list(self._new_trouble.items()), self._settled, list(synced.items()), lines, finished, clean)
-        self._new_trouble, self._settled, self._acknowledged = {}, [], 0
+        entry = Entry(
+            position,
+            trouble=list(self._new_trouble.items()),
+            settled=self._settled,
+            synced=list(synced.items()),
+            held=list(self._held.items()),
+            letters=lines,
+            finished=finished,
+            clean=clean,
+        )
+        self._new_trouble, self._settled, self._held, self._acknowledged = {}, [], {}, 0
         await journal.write(entry)
         for key, digest in synced.items():
             self._just_written[key] = digest

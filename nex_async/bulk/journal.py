@@ -33,6 +33,7 @@ CREATE TABLE position (
   sent BLOB NOT NULL, counts TEXT NOT NULL, written REAL NOT NULL
 );
 CREATE TABLE trouble (seq INTEGER PRIMARY KEY, attempts INTEGER NOT NULL, first REAL NOT NULL, error TEXT NOT NULL);
+CREATE TABLE held (key TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE synced (key BLOB PRIMARY KEY, digest BLOB NOT NULL) WITHOUT ROWID;
 """
 
@@ -69,6 +70,8 @@ class Opened:
     trouble: dict[int, Trouble]
     written: float
     """When the journal was last written to, in seconds since 1970."""
+    held: dict[str, float]
+    """Keys under which a lost request may still take effect, and until when, in seconds since 1970."""
 
 
 @dataclass
@@ -81,6 +84,8 @@ class Entry:
     """Rows that gave trouble, and are finished now."""
     synced: Sequence[tuple[bytes, bytes | None]] = ()
     """Keys, and the digest of what was last written under them; None for what is not known any more."""
+    held: Sequence[tuple[str, float]] = ()
+    """Keys of finished rows under which a lost request may still take effect, and until when."""
     letters: Sequence[bytes] = ()
     finished: bool = False
     clean: bool = False
@@ -178,6 +183,9 @@ class Journal:
             )
         if entry.settled:
             connection.executemany("DELETE FROM trouble WHERE seq = ?", [(seq,) for seq in entry.settled])
+        if entry.held:
+            connection.execute("DELETE FROM held WHERE until < ?", (time.time(),))
+            connection.executemany("INSERT OR REPLACE INTO held (key, until) VALUES (?, ?)", entry.held)
         for key, digest in entry.synced:
             if digest is None:
                 connection.execute("DELETE FROM synced WHERE key = ?", (key,))
@@ -256,7 +264,8 @@ def _opened(connection: sqlite3.Connection, *, is_new: bool) -> Opened:
     ).fetchone()
     trouble = {seq: Trouble(*rest) for seq, *rest in connection.execute("SELECT seq, attempts, first, error FROM trouble")}
     position = Position(low, chain, _unpacked(low, done), _unpacked(low, sent), json.loads(counts))
-    return Opened(run, position, is_new, bool(finished), trouble, written)
+    held = dict(connection.execute("SELECT key, until FROM held WHERE until > ?", (time.time(),)).fetchall())
+    return Opened(run, position, is_new, bool(finished), trouble, written, held)
 
 
 def _lookup(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
-from datetime import datetime, timezone
+from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any
 
 import anyio
 
-from ..errors import ClientClosed, InvalidRequestError, NexError, PermissionDeniedError, SourceChanged
+from ..errors import ClientClosed, InvalidRequestError, NexError
 from ..transport.options import RequestOptions
 from ..transport.sender import Sender
-from ..transport.wire import http_date
+from ..transport.wire import Request
 from .accounts import Accounts
 from .delivery import Delivery
 from .intake import Intake
-from .journal import Opened
 from .letters import Again
-from .mapping import SAMPLE, Schema, problems_of, refuse
+from .opening import Opening
 from .operations import Operation, mapping_of, value_of
 from .options import BulkOptions, plan_of
 from .progress import Meter
@@ -39,7 +38,7 @@ _OUTCOMES = 1_000
 """Outcomes that wait for their reader; with more, no further row is pulled."""
 _DRAIN = 5.0
 """Seconds for what is on its way when a run is left early."""
-_SAMPLE_SECONDS = 0.5
+_NOTHING = Request("", "", None, None)
 
 
 class BulkRun:
@@ -191,11 +190,12 @@ class BulkRun:
             self._delivery = Delivery(
                 self._sender, self._operation, self._plan, self._accounts, self._settle_sent, self._fail, self._tell
             )
-            self._source.begin()
-            opened = await self._accounts.open(f"{self._sender.state.place}|{self._operation.identity}")
+            opening = Opening(self._origin, self._operation, self._plan, self._source, self._accounts, self._intake)
+            is_done = await opening.is_all_done(refuses=self._afterwards is None)
             self._meter.start(report.rows)
-            if opened is None or not await self._is_finished_already(opened):
-                await self._prepare(opened)
+            if not is_done:
+                self._operation, self._delivery.since = self._intake.operation, opening.since
+                self._hold_back(opening.held)
                 await self._begin_verifying()
                 if not began.done():
                     began.set_result(None)
@@ -214,68 +214,20 @@ class BulkRun:
         finally:
             await self._close(finished)
 
-    async def _is_finished_already(self, opened: Opened) -> bool:
-        """Return whether the journal says that all is done; with no job's name, only if the source agrees."""
-        if not opened.is_finished:
-            return False
-        if self._plan.job_id is not None:
-            return True
-        first = await self._source.sample(1, _SAMPLE_SECONDS)
-        if first and self._operation.match_on is not None and self._operation.match_on not in _slugs(first[0]):
-            await self._check()  # the attribute may be named by its id
-        self._intake.go_on(opened)
-        try:
-            await self._intake.skip()
-            await self._intake.expect_end()
-        except SourceChanged as changed:
-            await self._restart(changed)
-            return False
-        return True
-
-    async def _restart(self, changed: SourceChanged) -> None:
-        """Begin anew with other rows than the journal's, if that is wanted and possible; else raise what was found."""
-        if not self._plan.force:
-            raise changed
-        if not self._source.repeats:
-            raise InvalidRequestError("force=True needs rows that can be read twice: a list, or an object with __iter__")
-        await self._accounts.restart()
-        self._intake.start_over()
-
-    async def _prepare(self, opened: Opened | None) -> None:
-        """Check how the rows map to the object, and pass over what is done."""
-        await self._check()
-        if opened is not None and not opened.is_new and not opened.is_finished:
-            self._intake.go_on(opened)
-            try:
-                await self._intake.skip()
-            except SourceChanged as changed:
-                await self._restart(changed)
-
     async def _begin_verifying(self) -> None:
         operation = self._operation
-        if self._plan.verify and not self._plan.dry_run and operation.match_on is not None:
+        if self._plan.verify and operation.match_on is not None:
             self._verifier = Verifier(self._origin, operation.probe_path, operation.key or operation.match_on)
             await self._verifier.open()
 
-    async def _check(self) -> None:
-        operation = self._operation
-        if operation.match_on is None or not self._plan.check:
-            return
-        try:
-            definition = await self._origin.send(operation.probe, operation.probe_path)
-        except PermissionDeniedError:
-            _log.warning("%s: the key may not read the object's definition; rows go unchecked", operation.name)
-            return
-        if not definition.attributes:
-            return
-        self._delivery.since = _second(self._sender.bind().replied.get("Date"))
-        schema = self._intake.schema = Schema(definition)
-        slug = schema.attribute_of(operation.match_on)
-        if slug is not None and slug != operation.match_on and operation.matched is not None:
-            self._operation = self._intake.operation = operation.matched(slug)
-        rows = [row for row in map(_slugs, await self._source.sample(SAMPLE, _SAMPLE_SECONDS)) if row]
-        if self._afterwards is None:  # rows that failed before are judged one by one
-            refuse(problems_of(schema, rows, slug or operation.match_on))
+    def _hold_back(self, held: dict[str, float]) -> None:
+        """Keep keys busy under which a request of an earlier run may still take effect."""
+        loop = asyncio.get_running_loop()
+        for number, (key, until) in enumerate(held.items()):
+            row = Row(-1 - number, None, (_NOTHING, (key,)), self._operation.route)
+            row.uncertain_until = loop.time() + until - time.time()
+            self._intake.lines.join(row)
+            self._hold(row)
 
     async def _close(self, finished: bool) -> None:
         for timer in self._held.values():
@@ -443,16 +395,3 @@ class BulkRun:
 
     def _tell(self, note: str) -> None:
         self._meter.note = note
-
-
-def _second(date: str | None) -> str | None:
-    """Return a `Date` header as the API writes times, without the zone."""
-    moment = None if date is None else http_date(date)
-    return None if moment is None else datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def _slugs(row: Any) -> Mapping[str, Any]:
-    try:
-        return mapping_of(row)
-    except NexError:
-        return {}

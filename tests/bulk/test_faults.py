@@ -114,7 +114,7 @@ async def test_a_full_disk_ends_a_run_that_then_goes_on(tmp_path: Path, monkeypa
     def small(path: str, synchronous: storage.Synchronous) -> sqlite3.Connection:
         connection = connect(path, synchronous)
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
-        connection.execute(f"PRAGMA max_page_count = {max(pages, 1) + 4}")
+        connection.execute(f"PRAGMA max_page_count = {max(pages, 1) + 6}")
         return connection
 
     journal, fails = tmp_path / "run.db", random.Random(3)

@@ -68,9 +68,9 @@ def test_the_final_state_is_the_fold_of_the_rows(keys: list[Any], seed: int, ref
 @settings(max_examples=15, deadline=None)
 @given(keys=_KEYS, seed=st.integers(0, 1 << 30), home=st.uuids())
 def test_the_fold_survives_kills(keys: list[Any], seed: int, home: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """K10: the same over a run that is killed again and again, with requests that act at once or never."""
+    """K10, K12: the same over a run that is killed again and again: what may still act late holds its key over a kill too."""
     rows, draw = rows_of_keys(keys), random.Random(seed)
-    memory = Memory(draw, _NOW_OR_NEVER)
+    memory = Memory(draw)
     path = str(tmp_path_factory.getbasetemp() / f"{home}.db")
     report = run_virtual(_through_kills(memory, draw, path, rows, 4, "upsert", quarantine=LATE, retries=60))
     assert report.rows == len(rows)
