@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 
 from nex_async import Nex, storage
-from nex_async.bulk import delivery
 from nex_async.bulk.letters import dead_letters
 from nex_async.errors import (
     BadRequestError,
@@ -38,28 +37,7 @@ from nex_async.errors import (
 from tests.harness.bulk_world import OK, Fault, Hit, World, drop, late, refuse, status, throttle, zombie
 from tests.harness.canary import KEY, leaked
 
-
-@pytest.fixture(autouse=True)
-def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits between attempts in milliseconds."""
-    monkeypatch.setattr(delivery, "_BACKOFF", 0.002)
-    monkeypatch.setattr(delivery, "_LONGEST", 0.02)
-    monkeypatch.setattr(delivery, "_PROBE", 0.01)
-    monkeypatch.setattr(delivery, "_SLOWEST_PROBE", 0.05)
-
-
-@contextlib.asynccontextmanager
-async def serving(judge: Callable[[Hit], Fault] | None = None) -> AsyncIterator[tuple[World, Nex]]:
-    async with World(judge) as world, Nex(KEY, base_url=world.url) as nex:
-        yield world, nex
-
-
-def things(count: int, start: int = 0) -> list[dict[str, Any]]:
-    return [{"key": f"k{n}@x.io", "n": n} for n in range(start, start + count)]
-
-
-def upsert(nex: Nex, rows: Any, **options: Any) -> Any:
-    return nex.records.upsert_many("thing", rows, match_on="key", **{"quarantine": 0, **options})
+from .runs import serving, things, upsert
 
 
 def letters_of(path: Path) -> list[int]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import msgspec
 import pytest
 
 from nex_async import Nex
-from nex_async.bulk import delivery, progress
+from nex_async.bulk import progress
 from nex_async.bulk.letters import dead_letters
 from nex_async.bulk.progress import Progress
 from nex_async.errors import (
@@ -25,32 +24,12 @@ from nex_async.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
-from tests.harness.bulk_world import OK, Fault, Hit, World, drop, late, refuse, silent, status
+from tests.harness.bulk_world import OK, Hit, World, drop, late, refuse, silent, status
 from tests.harness.canary import KEY
 from tests.harness.virtual import Call, Outcome, VirtualWire, reply, run_virtual, virtual_client
 
+from .runs import serving, things, upsert
 from .virtual_world import DEFINITION
-
-
-@pytest.fixture(autouse=True)
-def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits between attempts in milliseconds."""
-    monkeypatch.setattr(delivery, "_BACKOFF", 0.002)
-    monkeypatch.setattr(delivery, "_LONGEST", 0.02)
-
-
-@contextlib.asynccontextmanager
-async def serving(judge: Callable[[Hit], Fault] | None = None) -> AsyncIterator[tuple[World, Nex]]:
-    async with World(judge) as world, Nex(KEY, base_url=world.url) as nex:
-        yield world, nex
-
-
-def things(count: int, start: int = 0) -> list[dict[str, Any]]:
-    return [{"key": f"k{n}@x.io", "n": n} for n in range(start, start + count)]
-
-
-def upsert(nex: Nex, rows: Any, **options: Any) -> Any:
-    return nex.records.upsert_many("thing", rows, match_on="key", **{"quarantine": 0, **options})
 
 
 def people(count: int, **more: Any) -> list[dict[str, Any]]:
