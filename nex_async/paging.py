@@ -134,15 +134,20 @@ class Pager(Generic[T]):
     def __aiter__(self) -> AsyncGenerator[T, None]:
         return self._rows(self._load)
 
-    async def pages(self) -> AsyncGenerator[Page[T], None]:
+    def pages(self) -> AsyncGenerator[Page[T], None]:
         """Iterate over pages. Rows that cannot be decoded are in each page's `errors`, and raise nothing."""
+        return self._pages(self._load, self._walks())
+
+    async def _pages(
+        self, load: Callable[[Walk[T]], Awaitable[Page[T]]], walks: Iterator[Walk[T]]
+    ) -> AsyncGenerator[Page[T], None]:
         left = self._limits.max_items
         if left == 0:
             return
-        for walk in self._walks():
+        for walk in walks:
             while not walk.done:
                 position = walk.position
-                page = await self._load(walk)
+                page = await load(walk)
                 if left is not None:
                     self._cut(page, left, position)
                     left -= len(page.items)
@@ -205,13 +210,13 @@ class Pager(Generic[T]):
     def _walk(self) -> Walk[T]:
         return Walk(self._source, self._start, self._limits.max_pages)
 
-    def _walks(self) -> Iterator[Walk[T]]:
-        """Yield one walk; with `stable=` further ones, until the listing held still or a whole pass met nothing new."""
+    def _walks(self, walk: Walk[T] | None = None) -> Iterator[Walk[T]]:
+        """Yield one walk, a new one unless told; `stable=` adds others until nothing moved or a pass met nothing new."""
         self.exhausted, self.unstable, self.skipped = False, False, 0
         if self._limits.stable:
             yield from self._stable_walks()
         else:
-            yield self._walk()
+            yield self._walk() if walk is None else walk
         self.exhausted = True
 
     def _stable_walks(self) -> Iterator[Walk[T]]:
@@ -319,6 +324,13 @@ class Prefetch(Generic[T]):
         if self._iterator is None:
             self._iterator = self._pager._rows(self._load)
         return self._iterator
+
+    def pages(self, walk: Walk[T] | None = None) -> AsyncGenerator[Page[T], None]:
+        """Iterate over pages inside the context manager, as `Pager.pages` does.
+
+        `walk` is the pass to make over the listing, a new one unless told; it shows where the reader stands.
+        """
+        return self._pager._pages(self._load, self._pager._walks(walk))
 
     async def _load(self, walk: Walk[T]) -> Page[T]:
         if not self._open:

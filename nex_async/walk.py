@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
@@ -67,6 +67,11 @@ class Walk(Generic[T]):
         self._grown = 0
         self._seen: set[str] = set()
         self._recent: deque[list[str]] = deque()
+
+    def remember(self, ids: Sequence[str]) -> None:
+        """Take rows with these ids for rows that an earlier page had; as many are remembered as of a walk's own rows."""
+        self._seen.update(ids)
+        self._recent.append(list(ids))
 
     def take(self, rows: Rows[T]) -> list[T]:
         """Account for the page at `position`, move on, and return its rows without those that came before.

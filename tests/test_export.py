@@ -100,7 +100,7 @@ class Backend:
     """A sender over rows in memory, which answers as a server would, and lets a test change them in between."""
 
     settings = SimpleNamespace(policy=SimpleNamespace(retries=0), merged=lambda options: None)
-    state = SimpleNamespace(url="https://nex.test")
+    state = SimpleNamespace(place="https://nex.test")
 
     def __init__(self, rows: list[bytes], attributes: dict[str, tuple[str, dict[str, Any]]] | None = None) -> None:
         self.rows = rows
@@ -220,18 +220,52 @@ MISFITS: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("limit", [2, 10])
 @pytest.mark.parametrize("name", ["out.csv", "out.sqlite", "out.parquet"])
-async def test_what_does_not_fit_is_kept(tmp_path: Path, name: str) -> None:
+async def test_what_does_not_fit_is_kept(tmp_path: Path, name: str, limit: int) -> None:
     """A value that does not fit its column, or has none, stands in the last column; the rows around it are as ever."""
     odd = {slug: MISFITS[slug] for slug in MISFITS if name == "out.parquet" or slug != "since"}
     rows = [row(1, title="a"), row(2, **odd), row(3, title="b"), row(4, title=7), row(5, score=2**53 + 1, seats=2**63)]
-    await Backend(rows, ATTRIBUTES).export(tmp_path / name)
+    await Backend(rows, ATTRIBUTES).export(tmp_path / name, limit)
     found = rows_of(tmp_path / name)
     assert [each["title"] for each in found][::2][:2] == ["a", "b"]
     assert json.loads(found[1]["_extra"]) == odd
     assert json.loads(found[3]["_extra"]) == {"title": 7}
     assert json.loads(found[4]["_extra"]) == {"score": 2**53 + 1, "seats": 2**63}
     assert [bool(each["_extra"]) for each in found] == [False, True, False, True, True]
+
+
+PLACES: list[tuple[Any, str | None]] = [
+    ({"city": "Alder"}, '{"city":"Alder"}'), (None, None), ({}, "{}"), ("Alder", "Alder"), ('a "b"', 'a "b"'), (5, "5"),
+    ([{"city": "A"}], '{"city":"A"}'), ({"type": "location", "id": "1", "city": "A"}, '{"city":"A"}'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", [1, 2, 8])
+@pytest.mark.parametrize("name", ["out.sqlite", "out.parquet"])
+async def test_values_of_several_parts(tmp_path: Path, name: str, limit: int) -> None:
+    """A structured value is its JSON, a text is a text and an absent one nothing, whatever stands beside it on the page."""
+    rows = [row(n, place=place) for n, (place, _) in enumerate(PLACES)]
+    rows += [row(8), b'{"id":"id9","attributes":null}', b'{"id":"id10","created_at":"","attributes":{"place":{"city":"Z"}}}']
+    await Backend(rows, ATTRIBUTES).export(tmp_path / name, limit)
+    found = rows_of(tmp_path / name)
+    assert [each["place"] for each in found] == [*(shown for _, shown in PLACES), None, None, '{"city":"Z"}']
+    assert [each["id"] for each in found] == [f"id{n}" for n in range(11)]
+    assert [each["_extra"] for each in found] == [None] * 11
+    assert [each["created_at"] is None for each in found] == [False] * 9 + [True] * 2
+
+
+@pytest.mark.parametrize("limit", [2, 3])
+async def test_timestamps_that_cannot_be_read(tmp_path: Path, limit: int) -> None:
+    """They are kept in the last column of their own row, on whatever page; the other columns of a timestamp are untouched."""
+    times = ["2026-03-01T08:00:00Z", "soon", "", None, "2026-03-01", "never"]
+    rows = [row(n, since=since, other=n) for n, since in enumerate(times)]
+    await Backend(rows, ATTRIBUTES).export(tmp_path / "out.parquet", limit)
+    found = rows_of(tmp_path / "out.parquet")
+    assert [each["since"] and each["since"].day for each in found] == [1, None, None, None, 1, None]
+    extra = [json.loads(each["_extra"]) for each in found]
+    assert extra == [{"other": n} | ({"since": since} if n in (1, 5) else {}) for n, since in enumerate(times)]
+    assert {each["created_at"].hour for each in found} == {8}
 
 
 async def test_without_the_definition(tmp_path: Path) -> None:
@@ -330,9 +364,13 @@ async def test_a_bad_row_in_a_batch() -> None:
     backend = Backend([row(1), b'{"id":null}', row(3)], {})
     with pytest.raises(DecodeError, match="row 1"):
         _ = [batch async for batch in backend.export(None).as_arrow()]
-    export = backend.export(None)
-    assert [batch.num_rows async for batch in export.as_arrow(on_bad_row="skip")] == [2]
-    assert export.bad_rows == 1
+    for limit in (1, 2, 10):
+        export = backend.export(None, limit)
+        assert [batch.num_rows async for batch in export.as_arrow(on_bad_row="skip")] == [2]
+        assert export.bad_rows == 1
+    backend.rows.append(b'{"id":"late","attributes":5}')
+    with pytest.raises(DecodeError, match="row 3"):
+        _ = [batch async for batch in Backend([row(1), row(2), row(3), backend.rows[3]], {}).export(None).as_arrow()]
     with pytest.raises(InvalidRequestError, match="to="):
         await export
 
@@ -503,7 +541,7 @@ async def test_what_cannot_be_right(nex: Nex, emulator: Emulator, to: Any, optio
 @pytest.mark.parametrize(("name", "extra"), [("out.parquet", "parquet"), ("out.csv.zst", "zstd")])
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, name: str, extra: str) -> None:
     """Without its package, a format says what to install."""
-    monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda module: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
     with pytest.raises(InvalidRequestError, match=rf'pip install "nex-async\[{extra}\]"'):
         Backend([]).export(Path(name))
 

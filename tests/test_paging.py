@@ -18,6 +18,7 @@ from nex_async.errors import DecodeError, InvalidRequestError, ServerError
 from nex_async.models import Note, Rows, Task
 from nex_async.models.base import Listing
 from nex_async.paging import Limits, Pager, Source
+from nex_async.walk import Walk
 
 from .harness.canary import KEY
 
@@ -636,10 +637,29 @@ async def test_prefetch_of_a_cursor_listing() -> None:
         assert [row.id async for row in reader] == numbered(10)[1:]
 
 
+async def test_prefetch_by_page() -> None:
+    """Look-ahead gives whole pages too, in order; a given walk shows where the reader stands, and what it remembers."""
+    async with pager_of(Server(25)).prefetch(3) as rows:
+        pages = [page async for page in rows.pages()]
+    assert [([row.id for row in page], page.checkpoint) for page in pages] == [
+        (numbered(25)[:10], "tasks|10"), (numbered(25)[10:20], "tasks|20"), (numbered(25)[20:], None),
+    ]  # fmt: skip
+    server = Server(25)
+    pager = pager_of(server).limit(12)
+    walk = Walk(pager._source, 0, 9)
+    walk.remember(["3", "11"])
+    async with pager.prefetch(3) as rows:
+        found = [([row.id for row in page], walk.position) async for page in rows.pages(walk)]
+    assert found == [(["0", "1", "2", *numbered(10)[4:]], 10), (["10", "12", "13"], 20)]
+    assert max(server.asked) == 10
+
+
 async def test_prefetch_needs_its_context() -> None:
     """Look-ahead used without `async with` says how to use it."""
     with pytest.raises(InvalidRequestError, match="async with"):
         await ids(pager_of(Server(5)).prefetch(2))
+    with pytest.raises(InvalidRequestError, match="async with"):
+        await anext(pager_of(Server(5)).prefetch(2).pages())
 
 
 @pytest.mark.parametrize("window", [0, -1, 257, 1.5, True])

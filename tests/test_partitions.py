@@ -16,7 +16,7 @@ from nex_async.bulk.partitions import Partition, Reader
 from nex_async.emulator import Emulator
 from nex_async.errors import InvalidRequestError
 from nex_async.models import Record
-from nex_async.models.base import decode_rows
+from nex_async.models.base import Rows, decode_rows
 
 from .harness.canary import KEY
 
@@ -140,5 +140,18 @@ async def test_a_reader_knows_what_came_before() -> None:
     """Rows whose ids a reader is told are not read again."""
     sender: Any = Generous()
     part = Partition("object", "person", 0, 3)
-    reader = Reader(part, sender, {}, lambda data: decode_rows(Record, data), window=2, seen=["1"])
-    assert [row.id async for page in reader.pages() for row in page.items] == ["0", "2"]
+    reader = Reader(part, sender, {}, Ids(), window=2, seen=["1"])
+    read = [page async for page in reader.pages()]
+    assert [each for page in read for each in page.page] == ["0", "2"]
+    assert [each for page in read for each in page.ids] == ["0", "1", "2"]
+    assert [(page.position, page.count, page.received) for page in read] == [(0, 2, 3)]
+
+
+class Ids:
+    """Keeps nothing of a row but its id."""
+
+    def decode(self, data: bytes) -> Rows[Record]:
+        return decode_rows(Record, data)
+
+    def page(self, position: int, rows: list[Record]) -> list[str]:
+        return [row.id for row in rows]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
@@ -14,7 +13,7 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast
 
 from ..errors import DecodeError, InvalidRequestError, PermissionDeniedError
 from ..models import Object, Record
@@ -23,61 +22,32 @@ from ..paging import OnBadRow
 from ..routes import GET_LIST, GET_OBJECT
 from ..transport.options import RequestOptions
 from ..transport.sender import Sender
-from .formats.columns import Column, Structured, columns_of, inferred, select
-from .formats.lines import BadLines, BadRow, Lines
-from .formats.tables import Sheet, SheetReader
-from .partitions import Partition, Read, Reader
-from .progress import Meter, OnProgress
+from .export_options import (
+    OWN,
+    Compression,
+    ExportOptions,
+    Format,
+    checked_batch,
+    checked_structured,
+    checked_window,
+    format_of,
+    path_of,
+)
+from .formats.columns import Column, columns_of, inferred, select
+from .formats.lines import BadRow, Lines
+from .formats.tables import SheetReader
+from .partitions import Converter, Partition, Read, Reader
+from .progress import Meter
 from .sinks import Checkpoint, Desk, Layout, Paths, Sink, State, translated
 
 __all__ = ["Compression", "Export", "ExportOptions", "ExportReport", "Format"]
 
 T = TypeVar("T")
-
-Format: TypeAlias = Literal["jsonl", "csv", "sqlite", "parquet", "arrow"]
-Compression: TypeAlias = Literal["gzip", "zstd", "snappy", "lz4", "none"]
-
-_SUFFIXES: dict[str, Format] = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".sqlite": "sqlite", ".sqlite3": "sqlite", ".db": "sqlite",
-    ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow",
-}  # fmt: skip
-_PACKED = {".gz": "gzip", ".zst": "zstd"}
-_COMPRESSIONS: dict[Format, tuple[str, ...]] = {
-    "jsonl": ("gzip", "zstd", "none"),
-    "csv": ("gzip", "zstd", "none"),
-    "sqlite": ("none",),
-    "parquet": ("snappy", "zstd", "gzip", "lz4", "none"),
-    "arrow": ("zstd", "lz4", "none"),
-}
 _BATCH_ROWS = 4_096
 _BATCH_BYTES = 4 << 20
 _BATCH_SECONDS = 0.25
 _TAIL = 1_000
 """So many of the newest ids are noted, by which a later run knows rows that came already."""
-
-
-class ExportOptions(RequestOptions, total=False):
-    """What an export takes besides its own arguments, and besides `RequestOptions`."""
-
-    format: Format
-    """The format, where the name of the file does not tell it."""
-    compression: Compression
-    """`gzip` or `zstd` for JSON Lines and CSV, as the name of the file tells too; for Parquet `snappy` by default."""
-    level: int
-    """How hard to compress: 1 to 9 for gzip, 1 to 22 for zstd."""
-    structured: Structured
-    """How names, places, phones, money and profiles are written in tables: whole, as `json`; or as a reader's `text`."""
-    window: int
-    """Pages in flight, 1 to 256; 8 by default."""
-    resume: bool
-    """Go on from what a run of the same export left, as is the default; or begin anew."""
-    overwrite: bool
-    """Whether the file may be there already, as it may by default; it is replaced when the new one is complete."""
-    progress: OnProgress
-    """Called with a `Progress` a few times a second."""
-
-
-OWN = frozenset(ExportOptions.__annotations__) - frozenset(RequestOptions.__annotations__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,23 +94,20 @@ class Export:
         self._sender = sender
         self._whole = whole
         self._parent = parent
-        self._window = _window(chosen.get("window", 8))
+        self._window = checked_window(chosen.get("window", 8))
         self._resume: bool = chosen.get("resume", True)
         self._overwrite: bool = chosen.get("overwrite", True)
         self._meter = Meter(f"export {whole.name}", chosen.get("progress"))
         self._paths: Paths | None = None
         self._format: Format = "arrow"
-        structured: Structured = chosen.get("structured", "json")
-        if structured not in get_args(Structured):
-            raise InvalidRequestError("structured must be 'json' or 'text'", argument="structured")
-        self._layout = Layout(structured=structured)
+        self._layout = Layout(structured=checked_structured(chosen.get("structured", "json")))
         self.bad_rows: int = 0
         """Rows that the last run could not use."""
         if to is not None:
-            self._paths = Paths(_path(to))
-            self._format, packed = _format(self._paths.target, chosen.get("format"), chosen.get("compression"))
-            _check(self._format, packed, chosen.get("level"))
-            self._layout = Layout((), structured, packed, chosen.get("level"))
+            level = chosen.get("level")
+            self._paths = Paths(path_of(to))
+            self._format, packed = format_of(self._paths.target, chosen.get("format"), chosen.get("compression"), level)
+            self._layout = Layout((), self._layout.structured, packed, level)
 
     def __await__(self) -> Generator[Any, None, ExportReport]:
         return self._run().__await__()
@@ -151,36 +118,30 @@ class Export:
         A row that cannot be decoded raises `DecodeError` when its batch is due, or is counted in `bad_rows` with
         ``on_bad_row="skip"``. Raises `InvalidRequestError` without pyarrow: ``pip install "nex-async[parquet]"``.
         """
-        if isinstance(batch_rows, bool) or not isinstance(batch_rows, int) or batch_rows < 1:
-            raise InvalidRequestError(
-                f"batch_rows must be an integer of at least 1, not {batch_rows!r}", argument="batch_rows"
-            )
-        if on_bad_row not in ("raise", "skip"):
-            raise InvalidRequestError("on_bad_row must be 'raise' or 'skip'", argument="on_bad_row")
-        _need("pyarrow", "parquet")
-        from .formats.arrow import BatchReader, batch_of, schema_of
+        checked_batch(batch_rows, on_bad_row)
+        from .formats.arrow import BatchReader, Former
 
         columns, structured = await self._columns(), self._layout.structured
-        schema = await asyncio.to_thread(schema_of, columns)
-        convert = BatchReader(columns, structured, schema)
-        reader = Reader(self._whole, self._sender, self._options, convert.decode, window=self._window)
-        self.bad_rows, done = 0, 0
+        former = await asyncio.to_thread(Former, columns, structured)
+        convert = BatchReader(columns, structured, former)
+        reader = Reader(self._whole, self._sender, self._options, convert, window=self._window)
+        self.bad_rows, done, rows = 0, 0, 0
+        held: list[Any] = []
         batches: list[Any] = []
         async with aclosing(reader.pages()) as pages:
             async for page in pages:
-                made, bad, done = convert.page(page.position, page.items), _bad_of(page), done + len(page.items)
-                for each in convert.batches([made]):
-                    batch = each
-                    if each is made:
-                        sheet = await asyncio.to_thread(Sheet(columns, structured).add, made)
-                        batch, bad = batch_of(sheet, schema), bad + sheet.bad
+                held.append(page.page)
+                bad, done, rows, final = page.bad, done + page.count, rows + page.count, page.following is None
+                if bad or final or rows >= min(batch_rows, _BATCH_ROWS):
+                    batch, unfit = await asyncio.to_thread(former.batch, held)
                     batches.append(batch)
+                    held, rows, bad = [], 0, bad + unfit
                 self.bad_rows += len(bad)
                 if bad and on_bad_row == "raise":
                     raise DecodeError(f"row {bad[0].position} cannot be used: {bad[0].problem}", raw=bad[0].raw)
                 self._meter.total = page.total
-                self._meter.tell(done, self.bad_rows, final=page.following is None)
-                whole, batches = _cut(batches, batch_rows, page.following is None)
+                self._meter.tell(done, self.bad_rows, final=final)
+                whole, batches = _cut(batches, batch_rows, final)
                 for batch in whole:
                     yield batch
 
@@ -216,9 +177,9 @@ class Export:
 
     async def _pump(self, desk: Desk, layout: Layout, state: State, run: Callable[..., Any]) -> bool:
         """Read pages and hand them to the thread, one batch being written while the next one is read."""
-        convert = await self._converter(layout, run)
+        convert: Converter[Any] = await self._converter(layout, run)
         part = replace(self._whole, start=state.position)
-        reader: Reader[Any] = Reader(part, self._sender, self._options, convert.decode, window=self._window, seen=state.tail)
+        reader: Reader[Any] = Reader(part, self._sender, self._options, convert, window=self._window, seen=state.tail)
         self._meter.start(state.rows + state.bad)
         batch, unstable, before = _Batch(), state.unstable, state.total
         writing: asyncio.Task[State] | None = None
@@ -227,18 +188,13 @@ class Export:
                 async for page in pages:
                     unstable = unstable or reader.unstable or (page.total or 0) < (before or 0)
                     before, self._meter.total = page.total, page.total
-                    batch.add(page, convert.page(page.position, page.items))
+                    batch.add(page)
                     await asyncio.sleep(0)  # the loop's turn: pages that came already would follow without it
                     if page.following is not None and not batch.due():
                         continue
-                    ready = []
-                    full, bad, reached = batch.taken(unstable)
-                    for each in convert.batches(full):
-                        ready.append(each)
-                        await asyncio.sleep(0)
                     if writing is not None:
                         self._tell(await writing)
-                    writing, batch = asyncio.ensure_future(run(desk.put, ready, bad, reached)), _Batch()
+                    writing, batch = asyncio.ensure_future(run(desk.put, *batch.taken(unstable))), _Batch()
             if writing is not None:
                 self._tell(await writing)
         except BaseException:
@@ -246,8 +202,7 @@ class Export:
             if writing is not None:
                 await _to_the_end(asyncio.gather(writing, return_exceptions=True))
             if batch and not (writing and (writing.cancelled() or writing.exception())):
-                full, bad, reached = batch.taken(unstable)
-                await asyncio.gather(run(desk.put, list(convert.batches(full)), bad, reached), return_exceptions=True)
+                await asyncio.gather(run(desk.put, *batch.taken(unstable)), return_exceptions=True)
             raise
         return unstable
 
@@ -257,9 +212,10 @@ class Export:
             return Lines()
         if self._format in ("csv", "sqlite"):
             return SheetReader(layout.columns, layout.structured, texts=True)
-        from .formats.arrow import BatchReader, schema_of
+        from .formats.arrow import BatchReader, Former
 
-        return BatchReader(layout.columns, layout.structured, await run(schema_of, layout.columns))
+        former = await run(Former, layout.columns, layout.structured)
+        return BatchReader(layout.columns, layout.structured, former)
 
     def _tell(self, state: State) -> None:
         self.bad_rows = state.bad
@@ -269,7 +225,7 @@ class Export:
         whole, layout = self._whole, self._layout
         attributes = list(whole.attributes) if isinstance(whole.attributes, tuple) else whole.attributes
         return {
-            "base_url": self._sender.state.url,
+            "base_url": self._sender.state.place,
             "kind": whole.kind,
             "name": whole.name,
             "attributes": attributes,
@@ -351,14 +307,13 @@ class _Batch:
     def __len__(self) -> int:
         return len(self._pages)
 
-    def add(self, read: Read[Any], page: Any) -> None:
-        self._pages.append(page)
-        self._bad += _bad_of(read)
-        self._ids.append([row.id for row in read.rows.rows])
-        received = len(read.rows.rows) + len(read.rows.errors)
-        self._position = read.position + received if read.following is None else read.following
+    def add(self, read: Read[Any]) -> None:
+        self._pages.append(read.page)
+        self._bad += read.bad
+        self._ids.append(read.ids)
+        self._position = read.position + read.received if read.following is None else read.following
         self._total = read.total
-        self._rows += len(read.items)
+        self._rows += read.count
         self._bytes += read.size
 
     def due(self) -> bool:
@@ -369,12 +324,6 @@ class _Batch:
         """Return what the thread needs: pages, bad rows, and the state once they are written."""
         newest = islice(chain.from_iterable(map(reversed, reversed(self._ids))), _TAIL)
         return self._pages, self._bad, State(self._position, 0, 0, self._total, unstable, list(newest))
-
-
-def _bad_of(read: Read[Any]) -> list[BadRow]:
-    if not isinstance(read.rows, BadLines):
-        return []
-    return [row._replace(position=read.position + row.position) for row in read.rows.bad]
 
 
 def _cut(batches: list[Any], size: int, final: bool) -> tuple[list[Any], list[Any]]:
@@ -415,70 +364,6 @@ def _named(target: Path, function: Callable[..., T], *args: Any) -> T:
         if named is error:
             raise
         raise named from error
-
-
-# ---- what the caller asked for --------------------------------------------------------------------------------------
-
-
-def _window(window: object) -> int:
-    if isinstance(window, bool) or not isinstance(window, int) or not 1 <= window <= 256:
-        raise InvalidRequestError(f"window takes 1 to 256 pages, not {window!r}", argument="window")
-    return window
-
-
-def _path(to: object) -> str:
-    if not isinstance(to, (str, os.PathLike)):
-        raise InvalidRequestError("to must be a path", argument="to")
-    path = os.fspath(to)
-    if not isinstance(path, str) or not Path(path).name or "\0" in path:
-        raise InvalidRequestError("to must be the path of a file", argument="to")
-    return path
-
-
-def _format(target: Path, format: Format | None, compression: Compression | None) -> tuple[Format, str | None]:
-    """Return the format, and the compression or None, of a target. Raises `InvalidRequestError`."""
-    suffix, packed = target.suffix.lower(), None
-    if suffix in _PACKED:
-        suffix, packed = target.with_suffix("").suffix.lower(), _PACKED[suffix]
-    chosen = format if format is not None else _SUFFIXES.get(suffix)
-    if chosen is None:
-        known = ", ".join(_SUFFIXES)
-        raise InvalidRequestError(f"format= is needed where the name ends in none of {known}", argument="to")
-    if chosen not in _COMPRESSIONS:
-        raise InvalidRequestError(f"format must be one of {', '.join(_COMPRESSIONS)}", argument="format")
-    if packed is not None and chosen not in ("jsonl", "csv"):
-        raise InvalidRequestError(f"a file of format {chosen} is not compressed as a whole", argument="to")
-    asked = compression or packed
-    if packed is not None and asked != packed:
-        raise InvalidRequestError(f"compression={compression!r} contradicts the name of the file", argument="compression")
-    allowed = _COMPRESSIONS[chosen]
-    if asked is not None and asked not in allowed:
-        raise InvalidRequestError(
-            f"{chosen} can be compressed as {', '.join(allowed)}, not {asked!r}", argument="compression"
-        )
-    if chosen == "parquet":
-        return chosen, asked
-    return chosen, None if asked == "none" else asked
-
-
-def _check(format: Format, compression: str | None, level: int | None) -> None:
-    if format in ("parquet", "arrow"):
-        _need("pyarrow", "parquet")
-    if format in ("jsonl", "csv") and compression == "zstd":
-        _need("zstandard", "zstd")
-    if level is None:
-        return
-    if compression not in ("gzip", "zstd") or format == "arrow":
-        raise InvalidRequestError("level goes with gzip and zstd", argument="level")
-    if isinstance(level, bool) or not isinstance(level, int) or not 1 <= level <= (9 if compression == "gzip" else 22):
-        raise InvalidRequestError(
-            f"level must be an integer, 1 to 9 for gzip, 1 to 22 for zstd, not {level!r}", argument="level"
-        )
-
-
-def _need(module: str, extra: str) -> None:
-    if importlib.util.find_spec(module) is None:
-        raise InvalidRequestError(f'this needs {module}: pip install "nex-async[{extra}]"', argument="format")
 
 
 def _sink(format: Format, paths: Paths) -> Sink:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -12,16 +13,19 @@ from .._typing import Unpack
 from ..errors import InvalidRequestError
 from ..models import Record
 from ..models.base import Rows, decode_rows
-from ..paging import Limits, OnBadRow, Pager, Position, Prefetch, Source
+from ..paging import Limits, OnBadRow, Page, Pager, Position, Source
 from ..routes import LIST_MEMBERS, LIST_RECORDS, Route
 from ..transport.options import RequestOptions
 from ..transport.sender import Sender
 from ..walk import Walk
 from . import PAGE_SIZE
+from .formats.lines import BadLines, BadRow
 
-__all__ = ["HasSender", "Partition", "Reader", "divided"]
+__all__ = ["Converter", "HasSender", "Partition", "Read", "Reader", "divided"]
 
 T = TypeVar("T")
+P = TypeVar("P")
+P_co = TypeVar("P_co", covariant=True)
 
 MOST_PAGES = 10_000_000
 _PLACE = re.compile(r"\[(\d+)\]")
@@ -136,66 +140,91 @@ def selection(attributes: str | Sequence[str] | None) -> str | tuple[str, ...] |
     return attributes if attributes is None or isinstance(attributes, str) else tuple(attributes)
 
 
+class Converter(Protocol[P_co]):
+    """What decodes pages, and makes of their rows what is kept of them."""
+
+    def decode(self, data: bytes) -> Rows[Any]:
+        """Return the rows of a page, each with an `id`. Raises `DecodeError` when the reply as a whole is no listing."""
+        ...
+
+    def page(self, position: int, rows: list[Any]) -> P_co:
+        """Return what is kept of rows that `decode` returned last; `position` is where their page begins."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class Read(Generic[T]):
-    """One page as it was read: where it began, its rows without those that came before, all it sent, and what comes next."""
+class Read(Generic[P]):
+    """One page as it was read: where it began and what comes next, and what was made of its rows."""
 
     position: int
     following: int | None
-    items: list[T]
-    rows: Rows[T]
+    page: P
+    """What the converter made of the rows, without those that came before."""
+    count: int
+    """How many rows those are."""
+    ids: list[str]
+    """The ids of all rows that came and can be used."""
+    bad: list[BadRow]
+    """Those that cannot be used, by their place in the listing."""
+    received: int
     total: int | None
     size: int
     """Bytes of the reply."""
 
 
-class Reader(Generic[T]):
-    """Reads the pages of a partition in order, with several in flight; knows the newest ids."""
+class Reader(Generic[P]):
+    """Reads the pages of a partition in order, with several in flight; knows the newest ids.
+
+    The rows themselves are let go of before the next page is decoded, which then takes the same memory.
+    """
 
     def __init__(
         self,
         part: Partition,
         sender: Sender,
         options: RequestOptions,
-        decode: Callable[[bytes], Rows[T]],
+        convert: Converter[P],
         *,
         window: int,
         seen: Sequence[str] = (),
     ) -> None:
-        self._decode = decode
-        self._last: Rows[T] | None = None
+        self._convert = convert
+        self._last: Rows[Any] | None = None
         self._size = 0
         self._window = window
-        self._seen = list(seen)
-        source = part.source(sender, options, self._decoded)
-        most = None if part.stop is None else part.stop - part.start
+        self._walk: Walk[Any] = Walk(part.source(sender, options, self._decoded), part.start, MOST_PAGES)
+        if seen:
+            self._walk.remember(seen)
+        source, most = self._walk.source, None if part.stop is None else part.stop - part.start
         limits = Limits(resume=f"{source.name}|{part.start}", max_items=most, max_pages=MOST_PAGES)
-        self._pager: Pager[T] = Pager(source, limits)
+        self._pager: Pager[Any] = Pager(source, limits)
 
     @property
     def unstable(self) -> bool:
         """Whether the listing shrank while it was read."""
-        return self._pager.unstable
+        return self._walk.unstable
 
-    def _decoded(self, data: bytes) -> Rows[T]:
-        self._last, self._size = self._decode(data), len(data)
+    def _decoded(self, data: bytes) -> Rows[Any]:
+        self._last, self._size = self._convert.decode(data), len(data)
         return self._last
 
-    async def pages(self) -> AsyncGenerator[Read[T], None]:
-        """Iterate over the pages. Raises what a listing raises. To be closed by `aclosing`, for its tasks end with it."""
-        walk: Walk[T] = self._pager._walk()
-        if self._seen:
-            walk._seen.update(self._seen)
-            walk._recent.append(self._seen)
-        async with _Ahead(self._pager, self._window) as ahead:
-            while not walk.done:
+    async def pages(self) -> AsyncGenerator[Read[P], None]:
+        """Iterate over the pages, once. Raises what a listing raises. To be closed by `aclosing`: its tasks end with it."""
+        walk = self._walk
+        position = walk.position
+        async with self._pager.prefetch(self._window) as ahead, aclosing(ahead.pages(walk)) as pages:
+            async for page in pages:
+                read = self._read(position, page)
                 position = walk.position
-                page = await ahead._load(walk)
-                assert self._last is not None
-                assert isinstance(position, int)
-                following = walk.position if not walk.done and isinstance(walk.position, int) else None
-                yield Read(position, following, page.items, self._last, walk.total, self._size)
+                yield read
 
-
-class _Ahead(Prefetch[T]):
-    """Look-ahead whose reader takes whole pages."""
+    def _read(self, position: Position, page: Page[Any]) -> Read[P]:
+        rows, self._last, walk = self._last, None, self._walk
+        assert rows is not None
+        assert isinstance(position, int)
+        items, page.items = page.items, []
+        following = walk.position if not walk.done and isinstance(walk.position, int) else None
+        bad = [row._replace(position=position + row.position) for row in rows.bad] if isinstance(rows, BadLines) else []
+        ids, received = [row.id for row in rows.rows], len(rows.rows) + len(rows.errors)
+        made = self._convert.page(position, items)
+        return Read(position, following, made, len(items), ids, bad, received, walk.total, self._size)

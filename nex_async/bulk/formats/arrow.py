@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,14 +11,13 @@ from typing import Any, BinaryIO
 from ...models.base import parse_timestamp
 from ..sinks import Layout, Sink, open_part, synced
 from .columns import BASE, EXTRA, Column, Structured
-from .tables import Sheet, SheetPage, SheetReader
+from .lines import BadRow
+from .tables import Sheet, SheetPage, SheetReader, texts_of
 
-__all__ = ["ArrowSink", "BatchReader", "ParquetSink", "batch_of", "schema_of"]
+__all__ = ["ArrowSink", "BatchReader", "Block", "Former", "ParquetSink", "schema_of"]
 
 GROUP_ROWS = 65_536
 """Rows of a row group."""
-_PAGES = 4
-"""Pages that become one batch."""
 GROUP_BYTES = 128 << 20
 SEGMENT_ROWS = 4 * GROUP_ROWS
 """Rows after which a segment is closed: what a later run can go on from."""
@@ -43,36 +42,87 @@ def schema_of(columns: tuple[Column, ...]) -> Any:
         pa.field(
             column.name, pa.list_(kinds[column.kind]) if column.many else kinds[column.kind], nullable=column.name != "id"
         )
-        for column in Sheet(columns).columns
+        for column in (*BASE, *columns)
     ]
     return pa.schema([*fields, pa.field(EXTRA, pa.string())])
 
 
-def batch_of(sheet: Sheet, schema: Any, arrays_of: Sequence[dict[int, Any]] = ()) -> Any:
-    """Return a sheet as a pyarrow record batch; `arrays_of` its pages has the columns that are arrays already.
+class Block:
+    """Rows as Arrow arrays, one for each column but the last, timestamps still as texts; and what did not fit, by row."""
 
-    Timestamps that cannot be read are kept in the last column.
-    """
-    import pyarrow as pa
+    __slots__ = ("arrays", "count", "extras")
 
-    arrays = []
-    for place, (column, values) in enumerate(zip(sheet.columns, sheet.values, strict=True)):
-        kind = schema.field(place).type
-        if arrays_of and place in arrays_of[0]:
-            arrays.append(pa.concat_arrays([ready[place] for ready in arrays_of]))
-            continue
-        arrays.append(_times(sheet, place, kind) if column.kind == "time" else pa.array(values, kind))
-    arrays.append(pa.array(sheet.extra_texts(), pa.string()))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    def __init__(self, arrays: list[Any], count: int, extras: dict[int, dict[str, Any]]) -> None:
+        self.arrays = arrays
+        self.count = count
+        self.extras = extras
 
 
-def _times(sheet: Sheet, place: int, kind: Any) -> Any:
+class Former:
+    """Makes Arrow arrays of the values of pages, and record batches of those. To be made on a thread: loads pyarrow."""
+
+    def __init__(self, columns: tuple[Column, ...], structured: Structured) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc  # noqa: F401
+
+        self.schema: Any = schema_of(columns)
+        # The default pool takes memory from the system in large pieces now and then, which holds the caller up for 5 ms.
+        self._pool = pa.system_memory_pool()
+        self._attributes = columns
+        self._columns = (*BASE, *columns)
+        self._structured: Structured = structured
+        texts = {False: pa.string(), True: pa.list_(pa.string())}
+        self._kinds = [
+            texts[column.many] if column.kind == "time" else field.type
+            for column, field in zip(self._columns, self.schema, strict=False)
+        ]
+        pa.array([], pa.string())  # the first call looks for pandas, and imports it
+
+    def block(self, page: SheetPage | Sheet) -> Block:
+        """Return a page whose rows are in columns as arrays."""
+        import pyarrow as pa
+
+        pool = self._pool
+        arrays = [pa.array(each, kind, memory_pool=pool) for each, kind in zip(page.values, self._kinds, strict=True)]
+        return Block(arrays, page.count, page.extras)
+
+    def batch(self, pages: Sequence[Block | SheetPage]) -> tuple[Any, list[BadRow]]:
+        """Return pages as a record batch, without the rows that turn out to be bad; and those. Not for the event loop.
+
+        Timestamps that cannot be read are kept in the last column.
+        """
+        import pyarrow as pa
+
+        blocks: list[Block] = []
+        bad: list[BadRow] = []
+        for page in pages:
+            if isinstance(page, Block):
+                blocks.append(page)
+            else:
+                sheet = Sheet(self._attributes, self._structured).take(page)
+                bad += sheet.bad
+                blocks.append(self.block(sheet))
+        extras: dict[int, dict[str, Any]] = {}
+        count = 0
+        for block in blocks:
+            extras.update({count + row: kept for row, kept in block.extras.items()})
+            count += block.count
+        arrays = []
+        for column, kind, field, *parts in zip(
+            self._columns, self._kinds, self.schema, *(block.arrays for block in blocks), strict=False
+        ):
+            array = pa.concat_arrays(parts) if parts else pa.array([], kind)
+            arrays.append(_times(array, column, field.type, extras) if column.kind == "time" else array)
+        arrays.append(pa.array(texts_of(extras, count), pa.string()) if extras else pa.nulls(count, pa.string()))
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema), bad
+
+
+def _times(texts: Any, column: Column, kind: Any, extras: dict[int, dict[str, Any]]) -> Any:
+    """Return texts as timestamps; one that cannot be read is added to `extras`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    column, values = sheet.columns[place], sheet.values[place]
     if not column.many:
-        texts = pa.array(values, pa.string())
         for way in ((kind,), (pa.timestamp("us"), kind)):  # with a zone each; or none with one, which is UTC
             try:
                 times = texts
@@ -80,17 +130,17 @@ def _times(sheet: Sheet, place: int, kind: Any) -> Any:
                     times = times.cast(step)
             except pa.ArrowInvalid:
                 continue
-            least = pc.min(times.cast(pa.int64())).as_py()
+            least = pc.call_function("min_max", [times.cast(pa.int64())])["min"].as_py()
             if least is None or least > _YEAR_2:
                 return times
-    return pa.array([_time(sheet, row, column, value) for row, value in enumerate(values)], kind)
+    return pa.array([_time(row, column, value, extras) for row, value in enumerate(texts.to_pylist())], kind)
 
 
-def _time(sheet: Sheet, row: int, column: Column, value: Any) -> Any:
+def _time(row: int, column: Column, value: Any, extras: dict[int, dict[str, Any]]) -> Any:
     texts = value if isinstance(value, list) else [value]
     times = [parse_timestamp(text) for text in texts]
     if any(text and time is None for text, time in zip(texts, times, strict=True)):
-        sheet.keep(row, column.slug or column.name, value)
+        extras.setdefault(row, {}).setdefault(column.slug or column.name, value)
     if not column.many:
         return times[0]
     return None if value is None else times
@@ -99,47 +149,20 @@ def _time(sheet: Sheet, row: int, column: Column, value: Any) -> Any:
 class BatchReader(SheetReader):
     """Decodes pages for Arrow batches."""
 
-    def __init__(self, columns: tuple[Column, ...], structured: Structured, schema: Any) -> None:
+    def __init__(self, columns: tuple[Column, ...], structured: Structured, former: Former) -> None:
         super().__init__(columns, structured)
-        self._schema = schema
+        self._former = former
 
-    def page(self, position: int, rows: list[Any]) -> SheetPage:
-        """Return a page of rows that `decode` returned last, for `batches`."""
-        import pyarrow as pa
-
+    def page(self, position: int, rows: list[Any]) -> Any:
+        """Return a page of rows that `decode` returned last: a block, or a page to be fitted value by value."""
         page = super().page(position, rows)
-        for place, column in enumerate(self._columns, len(BASE)):
-            # Lists are what the garbage collector looks at: thousands of them must not wait for their turn.
-            if page.lines is None and column.many and column.kind != "time":
-                page.arrays[place] = pa.array(page.values[place], self._schema.field(place).type)
-                page.values[place] = []
-        return page
-
-    def batches(self, pages: list[SheetPage]) -> Iterator[Any]:
-        """Yield record batches of a few pages each; a page to be fitted value by value is yielded as it is."""
-        held: list[SheetPage] = []
-        for page in pages:
-            if held and (page.lines is not None or len(held) >= _PAGES):
-                yield self._batch(held)
-                held = []
-            if page.lines is None:
-                held.append(page)
-            else:
-                yield page
-        if held:
-            yield self._batch(held)
-
-    def _batch(self, pages: list[SheetPage]) -> Any:
-        sheet = Sheet(self._columns)
-        for page in pages:
-            sheet.add(page)
-        return batch_of(sheet, self._schema, [page.arrays for page in pages])
+        return page if page.lines is not None else self._former.block(page)
 
 
 class TableSink(Sink):
     """A file of row groups, in segments."""
 
-    _schema: Any = None
+    _former: Former
     _layout = Layout()
     _file: BinaryIO | None = None
     _writer: Any = None
@@ -148,8 +171,9 @@ class TableSink(Sink):
 
     def _begin(self, layout: Layout, kept: dict[str, int] | None) -> bool:
         self._layout = layout
-        self._schema = schema_of(layout.columns)
+        self._former = Former(layout.columns, layout.structured)
         self._held: list[Any] = []
+        self._held_rows = self._held_bytes = 0
         self._sizes: dict[str, int] = {}
         if kept is not None:
             for number in range(1, len(kept) + 1):
@@ -162,20 +186,15 @@ class TableSink(Sink):
 
     def write(self, pages: list[Any]) -> int:
         """Add pages of rows; return how many there were."""
-        count = 0
-        for page in pages:
-            batch = page
-            if isinstance(page, SheetPage):
-                sheet = Sheet(self._layout.columns, self._layout.structured).add(page)
-                self.bad += sheet.bad
-                batch = batch_of(sheet, self._schema)
-            self._held.append(batch)
-            count += batch.num_rows
-        self._rows += count
-        held = sum(batch.num_rows for batch in self._held)
-        if held >= GROUP_ROWS or sum(batch.nbytes for batch in self._held) >= GROUP_BYTES:
+        batch, bad = self._former.batch(pages)
+        self.bad += bad
+        self._held.append(batch)
+        self._held_rows += batch.num_rows
+        self._held_bytes += batch.nbytes
+        self._rows += batch.num_rows
+        if self._held_rows >= GROUP_ROWS or self._held_bytes >= GROUP_BYTES:
             self._flush()
-        return count
+        return int(batch.num_rows)
 
     def _flush(self) -> None:
         import pyarrow as pa
@@ -185,8 +204,8 @@ class TableSink(Sink):
         if self._writer is None:
             self._file = open_part(self.paths.segment(self._segments + 1), truncate=0)
             self._writer = self._new_writer(self._file)
-        table = pa.Table.from_batches(self._held, schema=self._schema)
-        self._held = []
+        table = pa.Table.from_batches(self._held, schema=self._former.schema)
+        self._held, self._held_rows, self._held_bytes = [], 0, 0
         self._append(table)
 
     def mark(self, force: bool) -> dict[str, int] | None:
@@ -248,11 +267,16 @@ class TableSink(Sink):
 class ParquetSink(TableSink):
     """A Parquet file."""
 
+    def _begin(self, layout: Layout, kept: dict[str, int] | None) -> bool:
+        import pyarrow.parquet  # noqa: F401  # here, before the first page comes, and not with the first row group
+
+        return super()._begin(layout, kept)
+
     def _new_writer(self, file: BinaryIO) -> Any:
         import pyarrow.parquet as pq
 
         compression = self._layout.compression or "snappy"
-        return pq.ParquetWriter(file, self._schema, compression=compression, compression_level=self._layout.level)
+        return pq.ParquetWriter(file, self._former.schema, compression=compression, compression_level=self._layout.level)
 
     def _append(self, table: Any) -> None:
         self._writer.write_table(table, row_group_size=max(1, table.num_rows))
@@ -272,7 +296,7 @@ class ArrowSink(TableSink):
         import pyarrow as pa
 
         options = pa.ipc.IpcWriteOptions(compression=self._layout.compression)
-        return pa.ipc.new_file(file, self._schema, options=options)
+        return pa.ipc.new_file(file, self._former.schema, options=options)
 
     def _append(self, table: Any) -> None:
         self._writer.write_table(table.combine_chunks())

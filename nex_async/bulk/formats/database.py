@@ -63,7 +63,7 @@ class SqliteSink(Sink):
         assert self._connection is not None
         before = self._connection.total_changes
         for page in pages:
-            sheet = Sheet(self._layout.columns, self._layout.structured, texts=True).add(page)
+            sheet = Sheet(self._layout.columns, self._layout.structured, texts=True).take(page)
             self.bad += sheet.bad
             rows = list(zip(*sheet.values, sheet.extra_texts(), strict=True))
             for start in range(0, len(rows), _CHUNK):

@@ -17,7 +17,7 @@ from .tables import Sheet
 
 __all__ = ["CsvSink", "JsonLinesSink"]
 
-_CHUNK = 400
+_CHUNK = 100
 """So many rows are written before other threads are let in."""
 
 
@@ -108,7 +108,7 @@ class CsvSink(FileSink):
         """Add pages of rows; return how many there were."""
         count = 0
         for page in pages:
-            sheet = Sheet(self._layout.columns, self._layout.structured, texts=True).add(page)
+            sheet = Sheet(self._layout.columns, self._layout.structured, texts=True).take(page)
             self.bad += sheet.bad
             count += sheet.count
             columns = [

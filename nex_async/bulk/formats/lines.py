@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -70,10 +69,6 @@ class Lines:
     def page(self, position: int, rows: list[Line]) -> list[Raw | bytes]:
         """Return the rows of a page as a file takes them."""
         return [row.raw for row in rows]
-
-    def batches(self, pages: list[list[Raw | bytes]]) -> Iterator[list[Raw | bytes]]:
-        """Yield what goes to the file together: all pages."""
-        yield [raw for page in pages for raw in page]
 
     def _split(self, data: bytes) -> tuple[Listing[Raw], list[Raw]]:
         listing: Listing[Raw] | None = None
