@@ -85,6 +85,8 @@ class Delivery:
         self._weather = Weather(plan.attempts)
         self._alone = asyncio.Lock()
         self._notes_sending = operation.kind in ("create", "text") and plan.journal is not None
+        self._is_well = False
+        """Whether the last request succeeded; if not, nothing has since `_good_at`."""
         self._good_at = self._clock()
         self._better: asyncio.Future[None] | None = None
         self._asking = False
@@ -111,7 +113,7 @@ class Delivery:
             if self._notes_sending or self._better is not None or row.attempts:
                 await self._carry(row)
                 continue
-            began = clock()
+            began = clock() if pace.is_growing else 0.0
             report.requests += 1
             row.requests = 1
             try:
@@ -122,9 +124,8 @@ class Delivery:
                     await self._wait(delay)
                     await self._carry(row)
             else:
-                now = self._good_at = clock()
                 if pace.is_growing:
-                    pace.succeeded(now - began)
+                    pace.succeeded(clock() - began)
                 self._succeeded(row, value)
 
     async def _carry(self, row: Row) -> None:
@@ -162,21 +163,23 @@ class Delivery:
             value = await self._dispatch(row.route, row.request, self._settings)
         except NexError as error:
             return await self._judge(row, error)
-        now = self._good_at = self._clock()
-        self.pace.succeeded(now - began)
+        self.pace.succeeded(self._clock() - began)
         self._succeeded(row, value)
         return None
 
     def _succeeded(self, row: Row, value: Any) -> None:
         if self._weather.streak:
             self._weather.answered()
-        if self._told and self.pace.is_calm(self._good_at):
+        self._is_well = True
+        if self._told and self.pace.is_calm(self._clock()):
             self._told = False
             self._tell("")
         self._settle(row, self._operation.status(value, self.since), value, None)
 
     async def _judge(self, row: Row, error: NexError) -> float | None:
         now = self._clock()
+        if self._is_well:
+            self._is_well, self._good_at = False, now
         verdict = self._verdict(error)
         if verdict == "fatal":
             self._failed(error)

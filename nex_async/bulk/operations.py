@@ -93,12 +93,15 @@ def upserting(slug: str, match_on: str, key: str | None = None) -> Operation:
     """Return the operation that upserts rows of an object by one attribute, which the rows call `key`."""
     path, target = (slug,), build(UPSERT_RECORD, (slug,)).target
     key = key or match_on
-    write = _attributes_writer(match_on)
+    head = b'{"matching_attribute":%s,"attributes":' % msgspec.json.encode(match_on)
     identity = f"upsertRecord|{slug}|{match_on}"
 
     def prepare(row: Any) -> Prepared:
         attributes = row if type(row) is dict else mapping_of(row)
-        return Request("PUT", target, write(attributes), None), keys_of(attributes, key)
+        body = b"%s%s}" % (head, encode(attributes))
+        if len(body) > MAX_BODY:
+            raise _too_large(body)
+        return Request("PUT", target, body, None), keys_of(attributes, key)
 
     def matched(slug_of_key: str) -> Operation:
         return upserting(slug, match_on, slug_of_key)
@@ -272,20 +275,15 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
 
 
-def _attributes_writer(match_on: str) -> Callable[[Any], bytes]:
-    head = b'{"matching_attribute":' + msgspec.json.encode(match_on) + b',"attributes":'
-
-    def write(attributes: Mapping[str, Any]) -> bytes:
-        return head + _encoded(attributes) + b"}"
-
-    return write
-
-
 def _encoded(value: Any) -> bytes:
     body = encode(value)
     if len(body) > MAX_BODY:
-        raise InvalidRequestError(f"the row is {len(body)} bytes as JSON; at most {MAX_BODY} are sent", argument="rows")
+        raise _too_large(body)
     return body
+
+
+def _too_large(body: bytes) -> InvalidRequestError:
+    return InvalidRequestError(f"the row is {len(body)} bytes as JSON; at most {MAX_BODY} are sent", argument="rows")
 
 
 def _id(value: Any, field: str) -> Id:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,10 +17,10 @@ from .tables import Sheet, SheetPage, SheetReader, texts_of
 
 __all__ = ["ArrowSink", "BatchReader", "Block", "Former", "ParquetSink", "schema_of"]
 
-GROUP_ROWS = 65_536
+GROUP_ROWS = 32_768
 """Rows of a row group."""
 GROUP_BYTES = 128 << 20
-SEGMENT_ROWS = 4 * GROUP_ROWS
+SEGMENT_ROWS = 8 * GROUP_ROWS
 """Rows after which a segment is closed: what a later run can go on from."""
 _YEAR_2 = -62_104_060_800_000_000
 """Microseconds. Before it lies the zero time of Go, which means that there is no time."""
@@ -159,7 +160,7 @@ class BatchReader(SheetReader):
         return page if page.lines is not None else self._former.block(page)
 
 
-class TableSink(Sink):
+class TableSink(Sink, ABC):
     """A file of row groups, in segments."""
 
     _former: Former
@@ -254,14 +255,17 @@ class TableSink(Sink):
             if path.name.startswith(f"{stem}.part.") and _SEGMENT.search(path.name) and path.name != stem:
                 path.unlink(missing_ok=True)
 
+    @abstractmethod
     def _new_writer(self, file: BinaryIO) -> Any:
-        raise NotImplementedError
+        """Return what writes the format into a file."""
 
+    @abstractmethod
     def _append(self, table: Any) -> None:
-        raise NotImplementedError
+        """Write a row group."""
 
+    @abstractmethod
     def _copy(self, segment: Path) -> None:
-        raise NotImplementedError
+        """Write all row groups of a segment."""
 
 
 class ParquetSink(TableSink):
@@ -282,11 +286,13 @@ class ParquetSink(TableSink):
         self._writer.write_table(table, row_group_size=max(1, table.num_rows))
 
     def _copy(self, segment: Path) -> None:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(segment) as source:
+        with pq.ParquetFile(segment, buffer_size=1 << 20, pre_buffer=False) as source:
             for number in range(source.num_row_groups):
-                self._append(source.read_row_group(number))
+                self._append(source.read_row_group(number, use_threads=False))
+                pa.default_memory_pool().release_unused()
 
 
 class ArrowSink(TableSink):
