@@ -32,6 +32,8 @@ __all__ = ["Database", "Synchronous", "remove_database"]
 Synchronous = Literal["NORMAL", "FULL"]
 
 _MEMORY = ":memory:"
+_TEMPORARY = ""
+"""SQLite's name for a file that has none: nobody else can open it, and it is gone with its connection."""
 _BATCH_JOBS = 512
 _BATCH_SECONDS = 0.02
 """A batch is closed after this many jobs or seconds, so that the first in it does not wait for all."""
@@ -43,8 +45,8 @@ _T = TypeVar("_T")
 class Database:
     """One SQLite database, used from any number of tasks.
 
-    `path` is a file, created readable by its owner only, or `":memory:"`. A file is held exclusively:
-    a second `open` of it, in this or another process, raises `StorageLocked` at once. With
+    `path` is a file, created readable by its owner only, `":memory:"`, or `""` for a file without a name that ends with it.
+    A file is held exclusively: a second `open` of it, in this or another process, raises `StorageLocked` at once. With
     `synchronous="FULL"` a commit also survives a power cut; with `"NORMAL"` it survives a killed process.
     """
 
@@ -165,7 +167,7 @@ class _Worker:
     def _live(self, path: str, synchronous: Synchronous) -> None:
         lock: int | None = None
         try:
-            if path != _MEMORY:
+            if path not in (_MEMORY, _TEMPORARY):
                 lock = _lock_file(path)
                 _create_file(path)
             connection = _connect(path, synchronous)
@@ -294,7 +296,7 @@ def _connect(path: str, synchronous: Synchronous) -> sqlite3.Connection:
     try:
         if sys.platform == "win32":  # no flock there: SQLite's own lock keeps others out
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-        if path != _MEMORY:
+        if path not in (_MEMORY, _TEMPORARY):
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute("PRAGMA temp_store=MEMORY")
@@ -317,7 +319,7 @@ def _open_owned(path: str) -> int:
     try:
         descriptor = os.open(path, flags, 0o600)
     except OSError as error:
-        reason = "it is a symbolic link" if Path(path).is_symlink() else error.strerror
+        reason = "it is a symbolic link" if os.path.islink(path) else error.strerror  # noqa: PTH114, never raises
         raise StorageError(f"cannot open {path!r}: {reason}") from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):

@@ -8,10 +8,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from hashlib import blake2b
+from itertools import chain
 from typing import Any
 
 from ..errors import NexError, StorageCorrupt, TooManyDeadLetters
-from .journal import Entry, Journal, Opened, Position, Trouble
+from .journal import Entry, Journal, Opened, Position, Recognise, Trouble
 from .letters import DeadLetters, letter_of, line_of
 from .options import Plan
 from .report import KEPT_FAILURES, BulkReport, Outcome, Status
@@ -57,7 +58,9 @@ class Accounts:
         self._finished: set[int] = set()
         self._sending: set[int] = set()
         self._synced: dict[bytes, bytes | None] = {}
-        self._held: dict[str, float] = {}
+        self._dead_before = 0
+        self._has_begun = False
+        self._held: dict[bytes, float] = {}
         self._just_written: dict[bytes, bytes | None] = {}
         self._new_trouble: dict[int, Trouble] = {}
         self._settled: list[int] = []
@@ -70,7 +73,7 @@ class Accounts:
 
     # ---- opening and closing ----------------------------------------------------------------------------------------
 
-    async def open(self, operation: str) -> Opened | None:
+    async def open(self, operation: str, recognise: Recognise | None = None) -> Opened | None:
         """Open the files; return what the journal holds, None without one. Raises `CheckpointError`, `StorageError`."""
         plan = self._plan
         if self._journal is None:
@@ -79,7 +82,9 @@ class Accounts:
                 await asyncio.to_thread(self._letters.open)
             return None
         try:
-            opened = await self._journal.open(operation, plan.job_id, force=plan.force, remembers=plan.skip_unchanged)
+            opened = await self._journal.open(
+                operation, plan.job_id, force=plan.force, remembers=plan.skip_unchanged, recognise=recognise
+            )
         except StorageCorrupt as error:
             self._journal = None
             hint = "delete the journal to begin anew; to upsert all rows again is safe"
@@ -100,6 +105,7 @@ class Accounts:
         for name, count in position.counts.items():
             setattr(self.report, name, count)
         self.report.rows = self.report.earlier = sum(getattr(self.report, name) for name in _COUNTED[:9])
+        self._dead_before = self.report.failed + self.report.unknown
         if not opened.is_new:
             self.report.resumed_at = position.low
 
@@ -110,13 +116,19 @@ class Accounts:
         for name in _COUNTED:
             setattr(self.report, name, 0)
         self.report.rows = self.report.earlier = 0
-        self.report.resumed_at = None
+        self.report.resumed_at, self._dead_before = None, 0
         self._low = self._chain = 0
         self._chains.clear()
         self._finished, self.sent, self.trouble = set(), set(), {}
 
+    async def claim(self, witness: bytes, home: str | None) -> None:
+        """Note the workspace the journal belongs to."""
+        if self._journal is not None:
+            await self._journal.claim(witness, home)
+
     async def begin(self) -> None:
         """Note that rows are sent from now on."""
+        self._has_begun = True
         if self._journal is not None:
             await self._journal.begin()
 
@@ -127,7 +139,7 @@ class Accounts:
                 await asyncio.wait([self._writing])
             if self._timer is not None:
                 self._timer.cancel()
-            if self._broken is None:
+            if self._broken is None and self._has_begun:  # else the journal stays as it was found
                 await self._write(finished=finished, clean=True)
         finally:
             if self._journal is not None:
@@ -176,11 +188,12 @@ class Accounts:
             self._forget_trouble(seq)
         if row is not None and row.uncertain_until:
             until = time.time() + row.uncertain_until - asyncio.get_running_loop().time()
-            self._held.update(dict.fromkeys(row.keys, until))
+            self._held.update(dict.fromkeys(map(key_digest, row.keys), until))
         if row is not None and row.digest is not None and status != "unchanged":
             acted = outcome is None or outcome.error is None
             if acted or row.may_have_acted:
-                self._synced[key_digest(row.keys)] = row.digest if acted else None
+                for key in row.keys:
+                    self._synced[key_digest(key)] = row.digest if acted else None
         self._acknowledged += 1
         if self._writing is None and (self._timer is None or self._acknowledged >= _ENOUGH):
             self._soon()
@@ -219,16 +232,31 @@ class Accounts:
             )
             self._lines.append(line_of(letter))
             self._soon()
-        dead = report.failed + report.unknown
+        dead = report.failed + report.unknown - self._dead_before
         if dead > self._most_dead():
-            self._failed(TooManyDeadLetters(f"{dead} of {report.rows} rows failed, the last with: {error}", report))
+            many = f"{dead} of {report.rows - report.earlier} rows failed, the last with: {error}; max_dead= allows more"
+            self._failed(TooManyDeadLetters(many, report))
 
     def _most_dead(self) -> float:
         if self._plan.max_dead is not None:
             return self._plan.max_dead
         if self._plan.dry_run:
             return math.inf
-        return _LEAST_DEAD if self._letters is None else max(_LEAST_DEAD, self.report.rows * _SHARE)
+        rows = self.report.rows - self.report.earlier
+        return _LEAST_DEAD if self._letters is None else max(_LEAST_DEAD, rows * _SHARE)
+
+    async def buried(self) -> frozenset[int]:
+        """Return the rows of this run that have a dead letter."""
+        if self._letters is None:
+            return frozenset()
+        return frozenset(await asyncio.to_thread(self._letters.written, self.run, 0))
+
+    async def keep_up(self) -> None:
+        """Let others have their turn, and wait for letters to be written if there are many."""
+        if len(self._lines) >= _ENOUGH and self._broken is None:
+            await self._until_written()
+        else:
+            await asyncio.sleep(0)
 
     async def note_trouble(self, row: Row, error: NexError) -> None:
         """Note a failed request; when this returns, it counts whatever happens to this process."""
@@ -260,12 +288,14 @@ class Accounts:
     async def lookup(self, rows: list[Row]) -> set[int]:
         """Return which of these rows say the same as what was last written under their keys."""
         assert self._journal is not None
-        keys = {row.seq: key_digest(row.keys) for row in rows}
+        keys = {row.seq: [key_digest(key) for key in row.keys] for row in rows}
         self._just_written = {}
-        known: dict[bytes, bytes | None] = dict(await self._journal.lookup(list(keys.values())))
+        known: dict[bytes, bytes | None] = dict(
+            await self._journal.lookup(list(dict.fromkeys(chain.from_iterable(keys.values()))))
+        )
         known.update(self._just_written)  # perhaps after the file was looked at
         known.update(self._synced)
-        return {row.seq for row in rows if known.get(keys[row.seq]) == row.digest}
+        return {row.seq for row in rows if all(known.get(key) == row.digest for key in keys[row.seq])}
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -351,9 +381,9 @@ class Accounts:
 _NOTHING = object()
 
 
-def key_digest(keys: tuple[str, ...]) -> bytes:
-    """Return a short digest of the keys of a row."""
-    return blake2b("\0".join(keys).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+def key_digest(key: str) -> bytes:
+    """Return a short digest of a key."""
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def body_digest(body: Any) -> bytes:

@@ -85,7 +85,7 @@ class Delivery:
         self._weather = Weather(plan.attempts)
         self._alone = asyncio.Lock()
         self._notes_sending = operation.kind in ("create", "text") and plan.journal is not None
-        self._is_well = False
+        self._is_well = True
         """Whether the last request succeeded; if not, nothing has since `_good_at`."""
         self._good_at = self._clock()
         self._better: asyncio.Future[None] | None = None
@@ -131,7 +131,7 @@ class Delivery:
     async def _carry(self, row: Row) -> None:
         """Send a row that needs more than one plain request. Leaves it unfinished if the run stops."""
         if row.attempts >= self._plan.attempts and not row.requests:
-            self._done(row, "failed", NexError(f"it failed {row.attempts} times in earlier runs"))
+            self._done(row, self._at_last(row), NexError(f"it failed {row.attempts} times in earlier runs"))
             return
         if self._notes_sending and not row.requests and not await self._may_leave(row):
             return
@@ -140,7 +140,7 @@ class Delivery:
                 await self._better_times()
                 continue
             if row.attempts >= self._plan.attempts:
-                self._done(row, "failed", self._doomed.pop(row.seq))
+                self._done(row, self._at_last(row), self._doomed.pop(row.seq))
                 return
             if row.attempts < _SUSPICIOUS:
                 delay = await self._try(row)
@@ -191,7 +191,10 @@ class Delivery:
             self._failed(_stalled(now - self._good_at, error, self._report))
             return 0.0
         if verdict == "throttled":
-            return self._throttled(error, now)
+            pause = self._throttled(error, now)
+            if now + pause - self._good_at > self._plan.patience:
+                self._failed(_stalled(now + pause - self._good_at, error, self._report))
+            return pause
         if isinstance(error, (Timeout, DeadlineExceeded)):
             self.pace.strained(now)
         if verdict == "unsent":
@@ -199,6 +202,10 @@ class Delivery:
                 self._wait_for_better_times(error)
             return _backoff(row.requests)
         return await self._lost(row, error, verdict, now)
+
+    def _at_last(self, row: Row) -> Status:
+        """Return what is to be said of a row that was sent as often as it may be."""
+        return "unknown" if self._operation.kind in ("create", "text") and row.may_have_acted else "failed"
 
     def _refused(self, row: Row, error: NexError, now: float) -> None:
         self._good_at = now
@@ -232,7 +239,7 @@ class Delivery:
             self._wait_for_better_times(error)
         if row.attempts >= self._plan.attempts:
             if self._better is None:
-                self._done(row, "failed", error)
+                self._done(row, self._at_last(row), error)
                 return None
             self._doomed[row.seq] = error
         _log.info("row %d: request %d ended with %s", row.seq, row.requests, type(error).__name__)

@@ -10,15 +10,17 @@ from typing import Any
 from zlib import crc32
 
 from ..errors import InvalidRequestError, NexError, SourceChanged, printable
-from .accounts import Accounts, body_digest
+from ..transport.wire import Request
+from .accounts import Accounts, body_digest, key_digest
 from .journal import Opened
 from .keys import KeyLines
 from .mapping import Schema
-from .operations import Operation
+from .operations import Operation, Prepared, mapping_of
 from .options import Plan
 from .report import Outcome
 from .row import Row
 from .source import Source
+from .verify import Verifier
 
 __all__ = ["Intake"]
 
@@ -26,8 +28,9 @@ _SPREAD = 16_384
 """Rows pulled since the oldest that is not finished: with more, the run waits for that one."""
 _WAITING = 1_024
 """Rows that wait for an earlier one of the same key."""
-_SKIPPED = 1_000
+_SKIPPED = 100
 """Rows skipped in one go, before others get their turn on the event loop."""
+_NOTHING = Request("", "", None, None)
 
 
 class Intake:
@@ -40,6 +43,7 @@ class Intake:
         plan: Plan,
         accounts: Accounts,
         settle: Callable[[Outcome, Row | None], None],
+        hold: Callable[[Row], None],
         headers: dict[str, str] | None,
     ) -> None:
         self.ready: deque[Row] = deque()
@@ -48,6 +52,10 @@ class Intake:
         self.operation: Operation = operation
         self.schema: Schema | None = None
         """The attributes of the object, where rows are checked against them."""
+        self.verifier: Verifier | None = None
+        """What compares, at the end, the object with the rows."""
+        self.buried: frozenset[int] = frozenset()
+        """Rows that failed in earlier runs, where that matters to it."""
         self.ended: bool = False
         """Whether the source has no more rows."""
         self.is_refilling: bool = False
@@ -55,6 +63,7 @@ class Intake:
         self._plan = plan
         self._accounts = accounts
         self._settle = settle
+        self._hold = hold
         self._headers = headers
         self._path_tells = operation.kind == "update"
         self._needs_care = False
@@ -62,6 +71,8 @@ class Intake:
         self._chain = 0
         self._resumed: Opened | None = None
         self._uncertain_until = 0.0
+        self.held: dict[bytes, float] = {}
+        """Digests of keys under which a request of an earlier run may still act, and until when, by the loop's clock."""
 
     @property
     def seq(self) -> int:
@@ -94,8 +105,13 @@ class Intake:
             rows = await self._source.take(min(_SKIPPED, low - self._seq))
             if not rows:
                 raise SourceChanged(f"the source has {self._seq} rows, and the journal has finished {low}")
-            for row in rows:
-                self._chained(self._prepared(row))
+            for given in rows:
+                prepared = self._prepared(given)
+                seq = self._chained(prepared)
+                if self.verifier is not None and not isinstance(prepared, NexError):
+                    self._note_earlier(seq, given, prepared)
+            if self.verifier is not None:
+                await self.verifier.keep()
             await asyncio.sleep(0)
         if self._chain != chain:
             raise SourceChanged(f"the first {low} rows are not those the journal has finished; force=True begins anew")
@@ -142,8 +158,20 @@ class Intake:
             self.ready.extend(freed)
 
     def _admit(self, row: Row) -> None:
+        if self.held:
+            self._meet_held(row)
         if not row.keys or self.lines.join(row):
             self.ready.append(row)
+
+    def _meet_held(self, row: Row) -> None:
+        """Let those stand before a row who hold its keys from an earlier run."""
+        for key in row.keys:
+            until = self.held.pop(key_digest(key), None)
+            if until is not None:
+                holder = Row(-1, None, (_NOTHING, (key,)), row.route)
+                holder.uncertain_until = until
+                self.lines.join(holder)
+                self._hold(holder)
 
     def _prepared(self, given: Any) -> Any:
         try:
@@ -182,6 +210,8 @@ class Intake:
     def _row_with_care(self, seq: int, given: Any, prepared: Any) -> Row | None:
         """Return a row, where there is more to look at than whether it can be sent."""
         if self._resumed is not None and self._accounts.is_finished(seq):
+            if self.verifier is not None and not isinstance(prepared, NexError):
+                self._note_earlier(seq, given, prepared)
             return None
         if self.schema is not None and not isinstance(prepared, NexError):
             prepared = self.schema.fault(given) or prepared
@@ -202,6 +232,11 @@ class Intake:
 
     def _set_aside(self, seq: int, given: Any, error: NexError) -> None:
         self._settle(Outcome(seq, given, "failed", error=error.with_traceback(None)), None)
+
+    def _note_earlier(self, seq: int, given: Any, prepared: Prepared) -> None:
+        """Let the verifying pass know of a row that an earlier run has written."""
+        if self.verifier is not None and seq not in self.buried:
+            self.verifier.note(prepared[1], mapping_of(given))
 
     def _take_up(self, row: Row) -> None:
         """Let a row know what became of it in an earlier run."""

@@ -11,9 +11,9 @@ import sqlite3
 import time
 import uuid
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from ..errors import CheckpointError, StorageCorrupt
 from ..storage import Database, Synchronous
@@ -26,14 +26,14 @@ _VERSION = 1
 _SCHEMA = """
 CREATE TABLE job (
   one INTEGER PRIMARY KEY CHECK (one = 1), operation TEXT NOT NULL, job_id TEXT, run TEXT NOT NULL,
-  finished INTEGER NOT NULL, clean INTEGER NOT NULL, stuck INTEGER NOT NULL
+  finished INTEGER NOT NULL, clean INTEGER NOT NULL, stuck INTEGER NOT NULL, witness BLOB, home TEXT
 );
 CREATE TABLE position (
   one INTEGER PRIMARY KEY CHECK (one = 1), low INTEGER NOT NULL, chain INTEGER NOT NULL, done BLOB NOT NULL,
   sent BLOB NOT NULL, counts TEXT NOT NULL, written REAL NOT NULL
 );
 CREATE TABLE trouble (seq INTEGER PRIMARY KEY, attempts INTEGER NOT NULL, first REAL NOT NULL, error TEXT NOT NULL);
-CREATE TABLE held (key TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE held (key BLOB PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE synced (key BLOB PRIMARY KEY, digest BLOB NOT NULL) WITHOUT ROWID;
 """
 
@@ -70,8 +70,12 @@ class Opened:
     trouble: dict[int, Trouble]
     written: float
     """When the journal was last written to, in seconds since 1970."""
-    held: dict[str, float]
-    """Keys under which a lost request may still take effect, and until when, in seconds since 1970."""
+    witness: bytes | None
+    """What tells the API key the run was begun with from others."""
+    home: str | None
+    """The id of something that only the workspace of the run has."""
+    held: dict[bytes, float]
+    """Digests of keys under which a lost request may still take effect, and until when, in seconds since 1970."""
 
 
 @dataclass
@@ -84,11 +88,15 @@ class Entry:
     """Rows that gave trouble, and are finished now."""
     synced: Sequence[tuple[bytes, bytes | None]] = ()
     """Keys, and the digest of what was last written under them; None for what is not known any more."""
-    held: Sequence[tuple[str, float]] = ()
-    """Keys of finished rows under which a lost request may still take effect, and until when."""
+    held: Sequence[tuple[bytes, float]] = ()
+    """Digests of keys of finished rows under which a lost request may still take effect, and until when."""
     letters: Sequence[bytes] = ()
     finished: bool = False
     clean: bool = False
+
+
+Recognise: TypeAlias = "Callable[[str, bytes | None, str | None], Awaitable[None]]"
+"""Takes the name of a run, its witness and its home; raises `TenantMismatch` where that is another workspace."""
 
 
 class Journal:
@@ -99,16 +107,21 @@ class Journal:
         self._letters = letters
         self._database = Database(path, synchronous=synchronous)
 
-    async def open(self, operation: str, job_id: str | None, *, force: bool, remembers: bool) -> Opened:
+    async def open(
+        self, operation: str, job_id: str | None, *, force: bool, remembers: bool, recognise: Recognise | None = None
+    ) -> Opened:
         """Open the file, and begin in it or go on.
 
         A journal of another operation is refused, and an unfinished one of another job, unless `force` is given. A finished
         one of the same job is returned as it is, except to a run that `remembers` what it writes: it begins again, and finds
         what has changed. A run that does not forgets what others remembered.
-        Raises `CheckpointError`, `StorageError`.
+        Before anything is changed, `recognise` is told of what is found. Raises `CheckpointError`, `StorageError`.
         """
         await self._database.open()
         try:
+            found = await self._database.run(_found)
+            if found is not None and recognise is not None:
+                await recognise(*found)
             return await self._database.run(self._begin, operation, job_id, force, remembers)
         except BaseException:
             await self._database.aclose()
@@ -117,6 +130,10 @@ class Journal:
     async def restart(self) -> str:
         """Begin anew in the same file, and return the name of the new run; nothing is known to be synced any more."""
         return await self._database.run(_restart)
+
+    async def claim(self, witness: bytes, home: str | None) -> None:
+        """Note the workspace the run belongs to."""
+        await self._database.run(_claim, witness, home)
 
     async def begin(self) -> None:
         """Note that rows are sent from now on: should the process die, some of them may have been on their way."""
@@ -142,18 +159,18 @@ class Journal:
             _insert(connection, operation, job_id)
             self._letters.open()
             return _opened(connection, is_new=True)
-        row = connection.execute("SELECT operation, job_id, finished FROM job").fetchone()
+        row = connection.execute("SELECT operation, job_id, finished, home FROM job").fetchone()
         if row is None:
             raise StorageCorrupt(f"{self._path!r} is a journal without a job; delete it to begin anew")
         other = row[0] != operation
         if other and not force:
             raise CheckpointError(f"{self._path!r} is the journal of another run: {row[0]}; force=True begins anew")
         different = other or (job_id is not None and job_id != row[1])
-        if different and not row[2] and not force:
+        if different and not row[2] and not force and _has_begun(connection):
             raise CheckpointError(f"{self._path!r} belongs to the unfinished job {row[1]!r}; force=True begins anew")
         if different or (row[2] and remembers):
             _clear(connection, forget=other or not row[2] or not remembers)
-            _insert(connection, operation, job_id)
+            _insert(connection, operation, job_id, None if other else row[3])
             return _opened(connection, is_new=True)
         if not row[2]:
             _note_resumption(connection)
@@ -214,9 +231,26 @@ def _prepare(connection: sqlite3.Connection, path: str) -> bool:
     return True
 
 
-def _insert(connection: sqlite3.Connection, operation: str, job_id: str | None) -> None:
+def _found(connection: sqlite3.Connection) -> tuple[str, bytes | None, str | None] | None:
+    """Return what a journal says of its workspace; None where there is no journal."""
+    if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
+        return None
+    if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+        return None
+    found: tuple[str, bytes | None, str | None] | None
+    found = connection.execute("SELECT run, witness, home FROM job").fetchone()
+    return found
+
+
+def _has_begun(connection: sqlite3.Connection) -> bool:
+    """Return whether the unfinished run ever sent anything; one that was refused before stands in nobody's way."""
+    (began,) = connection.execute("SELECT low OR length(done) OR NOT clean OR stuck FROM position, job").fetchone()
+    return bool(began)
+
+
+def _insert(connection: sqlite3.Connection, operation: str, job_id: str | None, home: str | None = None) -> None:
     run = uuid.uuid4().hex
-    connection.execute("INSERT INTO job VALUES (1, ?, ?, ?, 0, 1, 0)", (operation, job_id, run))
+    connection.execute("INSERT INTO job VALUES (1, ?, ?, ?, 0, 1, 0, NULL, ?)", (operation, job_id, run, home))
     connection.execute("INSERT INTO position VALUES (1, 0, 0, x'', x'', '{}', ?)", (time.time(),))
 
 
@@ -226,10 +260,10 @@ def _clear(connection: sqlite3.Connection, *, forget: bool) -> None:
 
 
 def _restart(connection: sqlite3.Connection) -> str:
-    operation, job_id = connection.execute("SELECT operation, job_id FROM job").fetchone()
+    operation, job_id, home = connection.execute("SELECT operation, job_id, home FROM job").fetchone()
     # What was on its way when the last run ended is not known, so what was synced is not either.
     _clear(connection, forget=True)
-    _insert(connection, operation, job_id)
+    _insert(connection, operation, job_id, home)
     return str(connection.execute("SELECT run FROM job").fetchone()[0])
 
 
@@ -253,24 +287,32 @@ def _note_resumption(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE job SET clean = 1, stuck = ?", (low + 1,))
 
 
+def _claim(connection: sqlite3.Connection, witness: bytes, home: str | None) -> None:
+    connection.execute("UPDATE job SET witness = ?, home = coalesce(?, home)", (witness, home))
+
+
 def _begun(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE job SET clean = 0")
 
 
 def _opened(connection: sqlite3.Connection, *, is_new: bool) -> Opened:
-    run, finished = connection.execute("SELECT run, finished FROM job").fetchone()
+    run, finished, witness, home = connection.execute("SELECT run, finished, witness, home FROM job").fetchone()
     low, chain, done, sent, counts, written = connection.execute(
         "SELECT low, chain, done, sent, counts, written FROM position"
     ).fetchone()
     trouble = {seq: Trouble(*rest) for seq, *rest in connection.execute("SELECT seq, attempts, first, error FROM trouble")}
     position = Position(low, chain, _unpacked(low, done), _unpacked(low, sent), json.loads(counts))
     held = dict(connection.execute("SELECT key, until FROM held WHERE until > ?", (time.time(),)).fetchall())
-    return Opened(run, position, is_new, bool(finished), trouble, written, held)
+    return Opened(run, position, is_new, bool(finished), trouble, written, witness, home, held)
 
 
 def _lookup(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-    marks = ",".join("?" * len(keys))
-    return dict(connection.execute(f"SELECT key, digest FROM synced WHERE key IN ({marks})", keys).fetchall())  # noqa: S608
+    found: dict[bytes, bytes] = {}
+    for start in range(0, len(keys), 500):  # SQLite binds 999 values at least
+        some = keys[start : start + 500]
+        marks = ",".join("?" * len(some))
+        found.update(connection.execute(f"SELECT key, digest FROM synced WHERE key IN ({marks})", some).fetchall())  # noqa: S608
+    return found
 
 
 def _packed(low: int, numbers: Iterable[int]) -> bytes:

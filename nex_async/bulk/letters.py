@@ -43,6 +43,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     """The row as Python shows it, where it cannot be written as JSON; `record` is null then."""
 
 
+_BEGINNING = b'{"seq":'
 _decoder = msgspec.json.Decoder(DeadLetter)
 
 
@@ -117,7 +118,7 @@ class DeadLetters:
         try:
             descriptor = os.open(self.path, flags, 0o600)
         except OSError as error:
-            reason = "it is a symbolic link" if Path(self.path).is_symlink() else error.strerror
+            reason = "it is a symbolic link" if os.path.islink(self.path) else error.strerror  # noqa: PTH114
             raise StorageError(f"cannot write dead letters to {self.path!r}: {reason}") from error
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or (os.name == "posix" and status.st_mode & 0o022):
@@ -125,8 +126,12 @@ class DeadLetters:
             raise StorageError(
                 f"cannot write dead letters to {self.path!r}: it is no regular file, or others can write to it"
             )
+        try:
+            _cut_torn_line(descriptor, status.st_size, self.path)
+        except BaseException:
+            os.close(descriptor)
+            raise
         self._descriptor = descriptor
-        _cut_torn_line(descriptor, status.st_size)
 
     def append(self, lines: list[bytes]) -> None:
         """Write lines; when this returns, they survive a power cut. Raises `StorageError`."""
@@ -155,7 +160,11 @@ class DeadLetters:
             os.close(descriptor)
 
 
-def _cut_torn_line(descriptor: int, size: int) -> None:
+def _cut_torn_line(descriptor: int, size: int, path: str) -> None:
+    """Cut off what a crash left half written. Raises `CheckpointError` for a file that holds anything but letters."""
+    head = os.pread(descriptor, len(_BEGINNING), 0)
+    if head != _BEGINNING[: len(head)]:
+        raise CheckpointError(f"{path!r} is not a file of dead letters; it was left as it is")
     end = size
     while end > 0:
         start = max(0, end - 65536)
@@ -166,6 +175,9 @@ def _cut_torn_line(descriptor: int, size: int) -> None:
             break
         end = start
     if end != size:
+        torn = os.pread(descriptor, len(_BEGINNING), end)
+        if torn != _BEGINNING[: len(torn)]:
+            raise CheckpointError(f"{path!r} ends in something that is no dead letter; it was left as it is")
         os.ftruncate(descriptor, end)
 
 
@@ -174,28 +186,40 @@ class Again:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._done = path + ".retried"
         self.journal: str = path + ".retry"
         """The journal of the run that sends them; its own letters lie beside it."""
+        if Path(self._done).exists():
+            self._clear()  # a crash came when all was sent
 
     def __iter__(self) -> Iterator[Any]:
+        # To send again what may have taken effect could do so twice.
         for letter in dead_letters(self._path):
-            yield Lost() if letter.text is not None else letter.record
+            if letter.outcome != "unknown":
+                yield Lost() if letter.text is not None else letter.record
 
     def finish(self) -> None:
         """Put the letters of the rows that failed again in the place of all, and remove what the retry needed."""
         failed = {letter.seq: letter for letter in dead_letters(self.journal + ".dead.jsonl")}
-        lines = [
-            line_of(_joined(letter, failed[number]))
-            for number, letter in enumerate(dead_letters(self._path))
-            if number in failed
-        ]
+        lines, number = [], 0
+        for letter in dead_letters(self._path):
+            if letter.outcome == "unknown":
+                lines.append(line_of(letter))
+                continue
+            if number in failed:
+                lines.append(line_of(_joined(letter, failed[number])))
+            number += 1
         beside = DeadLetters(self._path + ".new")
         Path(beside.path).unlink(missing_ok=True)
         beside.append(lines)
         beside.close()
-        Path(beside.path).replace(self._path)
+        Path(beside.path).replace(self._done)  # from here on all is sent, whatever happens
+        self._clear()
+
+    def _clear(self) -> None:
         remove_database(self.journal)
         Path(self.journal + ".dead.jsonl").unlink(missing_ok=True)
+        Path(self._done).replace(self._path)
 
 
 class Lost:

@@ -259,7 +259,7 @@ def keys_of(attributes: Mapping[str, Any], match_on: str) -> tuple[str, ...]:
     if type(value) is list and len(value) == 1:
         value = value[0]
     if type(value) is str:
-        key = value.casefold() if value.isascii() else _folded(value)
+        key = value.casefold() if value.isascii() else folded(value)
         if key and not key.isspace():
             return (key,)
     elif isinstance(value, (list, tuple)):
@@ -271,7 +271,8 @@ def keys_of(attributes: Mapping[str, Any], match_on: str) -> tuple[str, ...]:
     raise InvalidRequestError(f"the row has no value of {match_on!r}, by which it is matched", argument="rows")
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """Return a text as keys are compared: without case, and whatever its Unicode form."""
     return unicodedata.normalize("NFKC", text).casefold()
 
 

@@ -90,6 +90,9 @@ class Plan:
             raise InvalidRequestError("synchronous must be 'NORMAL' or 'FULL'", argument="synchronous")
         if self.job_id is not None and (not isinstance(self.job_id, str) or not self.job_id.strip()):
             raise InvalidRequestError("job_id must be a string that is not blank", argument="job_id")
+        for name in ("force", "skip_unchanged", "verify", "dry_run", "check"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidRequestError(f"{name} must be True or False", argument=name)
         for name in ("skip_unchanged", "job_id", "force"):
             if getattr(self, name) and self.journal is None:
                 raise InvalidRequestError(f"{name} needs a journal", argument=name)
@@ -104,6 +107,7 @@ def plan_of(options: BulkOptions) -> tuple[Plan, RequestOptions]:
             own[name] = _path(name, own[name])
     if "journal" in own and "dead_letters" not in own:
         own["dead_letters"] = own["journal"] + ".dead.jsonl"
+    _apart(own.get("journal"), own.get("dead_letters"))
     if own.get("dry_run"):
         own = {name: value for name, value in own.items() if name not in _OF_A_REAL_RUN}
     retries = rest.pop("retries", None)
@@ -112,10 +116,20 @@ def plan_of(options: BulkOptions) -> tuple[Plan, RequestOptions]:
     return Plan(**own), rest
 
 
+def _apart(journal: str | None, letters: str | None) -> None:
+    if journal is None or letters is None:
+        return
+    if os.path.realpath(letters) in {os.path.realpath(journal + suffix) for suffix in ("", ".lock", "-wal", "-shm")}:
+        raise InvalidRequestError("dead_letters must be another file than the journal", argument="dead_letters")
+
+
 def _path(name: str, value: Any) -> str:
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise InvalidRequestError(f"{name} must be the path of a file", argument=name)
-    return os.fspath(value)
+    path = os.fspath(value)
+    if "\0" in path or path == ":memory:":
+        raise InvalidRequestError(f"{name} must be the path of a file, not {path!r}", argument=name)
+    return path
 
 
 def _whole(name: str, value: Any, least: int, most: int | None) -> int | None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
 from itertools import islice
 from typing import Any, TypeAlias
 
-from ..errors import InvalidRequestError
+from ..errors import BulkError, InvalidRequestError
 
 __all__ = ["Rows", "Source"]
 
 Rows: TypeAlias = "Iterable[Any] | AsyncIterable[Any]"
-"""Rows to write: mappings or Structs. An ordinary iterable is read on the event loop, so it must not block for long."""
+"""Rows to write: mappings or Structs, each an object of its own, for some are pulled before they are sent. An ordinary
+iterable is read on the event loop, so it must not block for long."""
 
 
 class Source:
@@ -69,10 +71,12 @@ class Source:
         rows: list[Any] = []
         try:
             rows.extend(islice(iterator, most))  # keeps what came before an error
-        except BaseException as failure:
-            if not rows or not isinstance(failure, Exception):
-                raise
+        except asyncio.CancelledError:
+            self._error = cancelled()
+        except Exception as failure:
             self._error = failure
+        if self._error is not None and not rows:
+            return self._some(iterator, most)  # which raises it
         return rows
 
     async def sample(self, most: int, seconds: float) -> list[Any]:
@@ -86,7 +90,7 @@ class Source:
         while len(self._ahead) < most and (left := until - loop.time()) > 0:
             await asyncio.wait([self._asked()], timeout=left)
             assert self._pending is not None
-            if not self._pending.done() or self._pending.exception() is not None:
+            if not self._pending.done() or self._pending.cancelled() or self._pending.exception() is not None:
                 break
             self._ahead.append(self._pending.result())
             self._pending = None
@@ -114,9 +118,17 @@ class Source:
             self._pending.cancel()
             await asyncio.wait([self._pending])
             self._pending = None
+        if inspect.isgenerator(self._sync):
+            self._sync.close()
         close = getattr(self._async, "aclose", None)
-        if close is not None:
-            await close()
+        closing = None if close is None else close()
+        if inspect.isawaitable(closing):
+            await closing
+
+
+def cancelled() -> BulkError:
+    """Return the error of a source that raises `CancelledError`, though nobody has cancelled the run."""
+    return BulkError("the source of the rows was cancelled, not the run")
 
 
 class _End(Exception):

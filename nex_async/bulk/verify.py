@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +13,10 @@ from ..models.attributes import flatten_all
 from ..models.base import Rows as Page
 from ..paging import Limits, Pager
 from ..routes import LIST_RECORDS
-from ..storage import Database, remove_database
+from ..storage import Database
 from ..transport.sender import Sender
 from ..walk import Position, Source
+from .operations import folded
 from .report import Drift
 
 __all__ = ["Verifier"]
@@ -35,9 +34,7 @@ class Verifier:
         self._sender = sender
         self._path = path
         self._match_on = match_on
-        descriptor, self._file = tempfile.mkstemp(prefix="nex-async-verify-")
-        os.close(descriptor)
-        self._database = Database(self._file)
+        self._database = Database("")
         self._unwritten: list[tuple[tuple[str, ...], Mapping[str, Any]]] = []
 
     async def open(self) -> None:
@@ -60,8 +57,7 @@ class Verifier:
         await self.keep(all=True)
         drift: list[Drift] = []
         async for page in self._pager().pages():
-            texts = [(_keys(record, self._match_on), _texts(_attributes(record))) for record in page.items]
-            drift += await self._database.run(_compare, texts)
+            drift += await self._database.run(_compare, page.items, self._match_on)
             if len(drift) >= _KEPT:
                 return drift[:_KEPT]
         return (drift + await self._database.run(_missing, self._match_on))[:_KEPT]
@@ -77,7 +73,6 @@ class Verifier:
     async def aclose(self) -> None:
         """Remove the temporary file."""
         await self._database.aclose()
-        remove_database(self._file)
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
@@ -97,10 +92,11 @@ def _merge(connection: sqlite3.Connection, rows: list[tuple[tuple[str, ...], Map
             )
 
 
-def _compare(connection: sqlite3.Connection, records: list[tuple[list[str], dict[str, list[str]]]]) -> list[Drift]:
+def _compare(connection: sqlite3.Connection, records: list[Record], match_on: str) -> list[Drift]:
     drift: list[Drift] = []
-    for keys, found in records:
-        for key in keys:
+    for record in records:
+        found = _texts(_attributes(record))
+        for key in [folded(text) for text in record.texts(match_on)]:
             held = connection.execute("SELECT attributes FROM sent WHERE key = ?", (key,)).fetchone()
             if held is None:
                 continue
@@ -122,10 +118,6 @@ def _attributes(record: Record) -> Mapping[str, Any]:
         return record.attributes
     except Exception:
         return {}
-
-
-def _keys(record: Record, match_on: str) -> list[str]:
-    return [text.casefold() for text in record.texts(match_on)]
 
 
 def _texts(attributes: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +18,6 @@ import anyio
 from ..errors import ClientClosed, InvalidRequestError, NexError
 from ..transport.options import RequestOptions
 from ..transport.sender import Sender
-from ..transport.wire import Request
 from .accounts import Accounts
 from .delivery import Delivery
 from .intake import Intake
@@ -26,8 +28,7 @@ from .options import BulkOptions, plan_of
 from .progress import Meter
 from .report import BulkReport, Outcome, Status
 from .row import Row
-from .source import Rows, Source
-from .verify import Verifier
+from .source import Rows, Source, cancelled
 
 __all__ = ["BulkRun"]
 
@@ -38,7 +39,7 @@ _OUTCOMES = 1_000
 """Outcomes that wait for their reader; with more, no further row is pulled."""
 _DRAIN = 5.0
 """Seconds for what is on its way when a run is left early."""
-_NOTHING = Request("", "", None, None)
+_LEFT = ClientClosed("the run was left")
 
 
 class BulkRun:
@@ -68,15 +69,14 @@ class BulkRun:
         self._meter = Meter(operation.name, self._plan.progress, total)
         self._accounts = Accounts(self._plan, self.report, operation.plain, self._fail)
         self._intake = Intake(
-            self._source, operation, self._plan, self._accounts, self._settle, self._sender.settings.headers
+            self._source, operation, self._plan, self._accounts, self._settle, self._hold, self._sender.settings.headers
         )
         self._delivery: Delivery
-        self._verifier: Verifier | None = None
         self._afterwards: Callable[[], None] | None = None
         if self._plan.verify and operation.match_on is None:
             raise InvalidRequestError("verify needs match_on, to find rows again", argument="verify")
         self._workers: set[asyncio.Task[None]] = set()
-        self._held: dict[int, asyncio.TimerHandle] = {}
+        self._held: dict[Row, asyncio.TimerHandle] = {}
         self._refiller: asyncio.Task[None] | None = None
         """The worker that waits for the source."""
         self._sleepers: list[asyncio.Future[None]] = []
@@ -88,6 +88,7 @@ class BulkRun:
         self._error: BaseException | None = None
         self._raised = False
         self._stopping = False
+        self._is_closing = False
 
     # ---- what users do ----------------------------------------------------------------------------------------------
 
@@ -135,6 +136,8 @@ class BulkRun:
     async def __anext__(self) -> Outcome:
         if self._task is None:
             raise InvalidRequestError("use a run as `async with run:`, or await it")
+        if self._reader is not None:
+            raise InvalidRequestError("a run has one reader; hand its outcomes on to others")
         while not self._outcomes:
             if self._task.done():
                 if self._error is not None and not self._raised:
@@ -164,18 +167,23 @@ class BulkRun:
     def retry_dead(self) -> BulkRun:
         """Return a run that sends the rows of the dead-letter file again, with the same options.
 
-        It is resumable by itself. When it ends, the file holds the rows that failed again, and those only. Needs a
-        `dead_letters` file, or a journal; the run this is called on need not have been started.
+        It is resumable by itself. When it ends, the file holds the rows that failed again, and those whose outcome is
+        unknown, which are not sent. A row that comes late takes effect late: where a later row of its key was written, the
+        older values come back. Needs a `dead_letters` file, or a journal; the run this is called on has ended, or need not
+        have been started.
         """
-        path = self._plan.dead_letters
+        if self._task is not None and not self._task.done():
+            raise InvalidRequestError("the run still writes its dead letters; send them again when it has ended")
+        path = self._options.get("dead_letters") or self._plan.dead_letters
         if path is None:
             raise InvalidRequestError("there is no file of dead letters: give dead_letters= or journal=")
-        again = Again(path)
+        again = Again(os.fspath(path))
         options: Any = {name: value for name, value in self._options.items() if name not in _NOT_AGAIN}
         options["journal"] = again.journal
+        options.setdefault("max_dead", 1_000_000_000)  # they have failed before
         run = BulkRun(self._origin, self._operation, again, options)
         run._afterwards = again.finish
-        run.report.dead_letters = path
+        run.report.dead_letters = os.fspath(path)
         return run
 
     def __repr__(self) -> str:
@@ -195,41 +203,27 @@ class BulkRun:
             self._meter.start(report.rows)
             if not is_done:
                 self._operation, self._delivery.since = self._intake.operation, opening.since
-                self._hold_back(opening.held)
-                await self._begin_verifying()
+                shift = asyncio.get_running_loop().time() - time.time()
+                self._intake.held = {key: until + shift for key, until in opening.held.items()}
                 if not began.done():
                     began.set_result(None)
                 await self._accounts.begin()
                 self._grow()
                 if self._workers:  # none, if the run was stopped before they began
                     await self._idle
-            finished = not self._stopping and self._error is None
-            if finished and self._verifier is not None:
-                self.report.drift = await self._verifier.compare()
+            is_done = not self._stopping and self._error is None
+            if is_done and self._intake.verifier is not None:
+                self.report.drift = await self._intake.verifier.compare()
+            finished = is_done
         except asyncio.CancelledError:
-            if self._error is None:
-                self._error = ClientClosed("the client was closed during the run")
+            self._fail(cancelled())  # of which `_cut` has told already if it was ours
         except BaseException as error:
             self._fail(error)
         finally:
             await self._close(finished)
 
-    async def _begin_verifying(self) -> None:
-        operation = self._operation
-        if self._plan.verify and operation.match_on is not None:
-            self._verifier = Verifier(self._origin, operation.probe_path, operation.key or operation.match_on)
-            await self._verifier.open()
-
-    def _hold_back(self, held: dict[str, float]) -> None:
-        """Keep keys busy under which a request of an earlier run may still take effect."""
-        loop = asyncio.get_running_loop()
-        for number, (key, until) in enumerate(held.items()):
-            row = Row(-1 - number, None, (_NOTHING, (key,)), self._operation.route)
-            row.uncertain_until = loop.time() + until - time.time()
-            self._intake.lines.join(row)
-            self._hold(row)
-
     async def _close(self, finished: bool) -> None:
+        self._is_closing = True
         for timer in self._held.values():
             timer.cancel()
         workers = list(self._workers)
@@ -237,17 +231,23 @@ class BulkRun:
             worker.cancel()
         if workers:
             await asyncio.wait(workers)
-        try:
-            await self._source.aclose()
-            if self._verifier is not None:
-                await self._verifier.aclose()
-            await self._accounts.close(finished=finished)
-            if finished and self._afterwards is not None:
-                await asyncio.to_thread(self._afterwards)
-        except BaseException as error:
-            finished = False
-            self._fail(error)
+        steps: list[Callable[[], Awaitable[object]]] = [
+            self._source.aclose,
+            partial(self._accounts.close, finished=finished),
+        ]
+        if self._intake.verifier is not None:
+            steps.append(self._intake.verifier.aclose)
+        if finished and self._afterwards is not None:
+            steps.append(partial(asyncio.to_thread, self._afterwards))
+        for step in steps:
+            try:
+                await step()
+            except BaseException as error:
+                finished = False
+                self._fail(error)
         self.report.finished = finished
+        if self._error is _LEFT:
+            self._error = None
         self.report.seconds = self._meter.elapsed
         self._sender.state.owned.discard(self)
         self._meter.tell(self.report.rows, self.report.failed, final=True)
@@ -260,19 +260,34 @@ class BulkRun:
         if task.done():
             return
         self.stop()
-        with anyio.move_on_after(_DRAIN, shield=True):
-            await asyncio.wait([task])
-        if not task.done():
-            task.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([task])
-            if isinstance(self._error, ClientClosed):
-                self._error = None
+        until = asyncio.get_running_loop().time() + _DRAIN
+        again: asyncio.CancelledError | None = None
+        while not task.done():
+            left = until - asyncio.get_running_loop().time()
+            try:
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([task], timeout=None if self._is_closing else max(0.0, left))
+            except asyncio.CancelledError as cancelled:
+                again, until = cancelled, -math.inf  # whoever cancels twice does not want to wait for the server
+            if not task.done() and until <= asyncio.get_running_loop().time():
+                self._cut()
+        if again is not None:
+            raise again
+
+    def _cut(self) -> None:
+        """End what is on its way; but let the journal be written."""
+        if self._task is not None and not self._task.done() and not self._is_closing:
+            self._error = self._error or _LEFT
+            self._task.cancel()
 
     def abort(self) -> None:
         """End at once: the client is closing. What is finished is in the journal."""
         if self._task is not None and not self._task.done():
-            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+            self._task.get_loop().call_soon_threadsafe(self._close_with_client)
+
+    def _close_with_client(self) -> None:
+        self._error = self._error or ClientClosed("the client was closed during the run")
+        self._cut()
 
     async def over(self) -> None:
         """Wait until the run has ended."""
@@ -297,7 +312,10 @@ class BulkRun:
 
     def _left(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
-        if not worker.cancelled() and (error := worker.exception()) is not None:
+        if worker.cancelled():
+            if not self._stopping:
+                self._fail(cancelled())
+        elif (error := worker.exception()) is not None:
             self._fail(error)
         if not self._workers and not self._idle.done():
             self._idle.set_result(None)
@@ -325,9 +343,11 @@ class BulkRun:
                 await intake.refill(min(256, max(16, 2 * self._delivery.pace.level)))
             finally:
                 self._refiller = None
+            if not intake.ready:
+                await self._accounts.keep_up()
             self._wake(len(intake.ready))
-            if self._verifier is not None:
-                await self._verifier.keep()
+            if self._intake.verifier is not None:
+                await self._intake.verifier.keep()
         self._wake()
         return None
 
@@ -354,8 +374,8 @@ class BulkRun:
             self._hold(row)
         else:
             intake.release(row)
-        if self._verifier is not None and error is None:
-            self._verifier.note(row.keys, mapping_of(row.given))
+        if self._intake.verifier is not None and error is None:
+            self._intake.verifier.note(row.keys, mapping_of(row.given))
         outcome = None
         if error is not None or self._listens:
             outcome = Outcome(row.seq, row.given, status, value_of(value), error, max(row.requests, row.attempts))
@@ -382,10 +402,10 @@ class BulkRun:
         if row.uncertain_until <= loop.time():
             self._intake.release(row)
             return
-        self._held[row.seq] = loop.call_at(row.uncertain_until, self._release_later, row)
+        self._held[row] = loop.call_at(row.uncertain_until, self._release_later, row)
 
     def _release_later(self, row: Row) -> None:
-        del self._held[row.seq]
+        del self._held[row]
         self._intake.release(row)
         self._wake()
 

@@ -426,6 +426,10 @@ class Tenant:
         if user_session is not None:
             refuse_hidden_retry(user_session)
 
+    def witness(self, salt: str) -> bytes:
+        """Return what tells this key at this server from others, and tells nothing of the key."""
+        return hashlib.blake2b(self._fingerprint, digest_size=8, key=salt.encode()[:64]).digest()
+
     def url(self, target: str) -> URL:
         """Return the whole URL of a path and query that are already encoded."""
         return URL(self.base_url + target, encoded=True)

@@ -30,7 +30,10 @@ async def test_twenty_kills_at_random_instants_lose_nothing(tmp_path: Path) -> N
         kills = 0
         while kills < KILLS:
             life = await home.start(**job)
-            await asyncio.sleep(draw.uniform(0.0, 0.15))
+            until = world.requests + draw.randint(0, 220)
+            while world.requests < until:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(draw.uniform(0.0, 0.005))
             assert await life.kill(), f"the run ended before kill {kills}: {world.requests} requests"
             trial.killed()
             kills += 1

@@ -456,10 +456,17 @@ def test_a_torn_line_is_cut_off(tmp_path: Path) -> None:
         letters.append([a_line(3, "r")])
         letters.close()
         assert [letter.seq for letter in dead_letters(path)] == [1, 2, 3]
-    path.write_bytes(b"x" * 70_000)
-    letters.open()
-    letters.close()
-    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("content", [b"x" * 70_000, b'[{"my": "precious"}]', a_line(1, "r") + b"and then notes"])
+def test_a_file_of_another_kind_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    """A file that holds anything but letters is refused, and not touched."""
+    path = tmp_path / "mine.json"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(CheckpointError, match="left as it is"):
+        DeadLetters(str(path)).open()
+    assert path.read_bytes() == content
 
 
 def test_a_letter_holds_what_happened(tmp_path: Path) -> None:

@@ -166,6 +166,9 @@ class VirtualWire:
     def loop(self) -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
 
+    def witness(self, salt: str) -> bytes:
+        return salt.encode()
+
     def bind(self) -> VirtualWire:
         return self
 
