@@ -33,14 +33,16 @@ async def _soak(count: int, kills: int, seed: int) -> None:
                 life = await children.start(**job, **armed)
                 if point is None and not is_last:
                     await asyncio.sleep(draw.uniform(0.25, 0.60))
+                    at = asyncio.get_running_loop().time()
                     assert await life.kill(), f"the run ended by itself after {lives} lives: too few rows"
                 else:
+                    at = None
                     ending, report = await life.over()
                     if point:
                         assert ending == 9, f"no run came to {point}"
                         struck[point] += 1
                 if not is_last:
-                    trial.killed()
+                    trial.killed(at)
                 largest = max(largest, sum(file.stat().st_size for file in Path(home).glob("run.db*")))
         assert report["finished"], report
         assert report["rows"] == count, report

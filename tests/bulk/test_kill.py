@@ -34,8 +34,9 @@ async def test_twenty_kills_at_random_instants_lose_nothing(tmp_path: Path) -> N
             while world.requests < until:
                 await asyncio.sleep(0.001)
             await asyncio.sleep(draw.uniform(0.0, 0.005))
+            at = asyncio.get_running_loop().time()
             assert await life.kill(), f"the run ended before kill {kills}: {world.requests} requests"
-            trial.killed()
+            trial.killed(at)
             kills += 1
         ending, report = await (await home.start(**job)).over()
     assert (ending, report["finished"], report["rows"]) == (0, True, trial.count)
