@@ -5,7 +5,8 @@ The public names, loaded when first used: importing the package loads neither ai
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ._lazy import loader
 from ._version import __version__
@@ -319,7 +320,7 @@ _HOME = {
 }
 
 
-__getattr__ = loader(__name__, _HOME)
+__getattr__: Callable[[str], Any] = loader(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

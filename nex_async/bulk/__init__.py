@@ -5,7 +5,8 @@ The names are loaded when first used: a web backend that writes no rows in bulk 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from .._lazy import loader
 
@@ -56,4 +57,4 @@ _HOME = {
 }
 
 
-__getattr__ = loader(__name__, _HOME)
+__getattr__: Callable[[str], Any] = loader(__name__, _HOME)

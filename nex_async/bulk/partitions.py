@@ -82,7 +82,8 @@ class Partition:
             return lambda: self._within(decode(data), position)
 
         asks_again = options.get("retries", sender.settings.policy.retries) != 0
-        return Source(fetch, "offset", self._label, fetch_undecoded, self.limit, asks_again=asks_again)
+        first = self.limit if self.stop is None else max(1, min(self.limit, self.stop - self.start))
+        return Source(fetch, "offset", self._label, fetch_undecoded, first, asks_again=asks_again)
 
     @property
     def route(self) -> Route[Any]:

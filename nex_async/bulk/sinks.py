@@ -166,7 +166,7 @@ class Desk:
     def __init__(self, paths: Paths, sink: Sink, identity: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
         self.paths = paths
         self.sink = sink
-        self.state = State()
+        self.state: State = State()
         """How far the rows handed to the file go."""
         self._identity = identity
         self._resume = resume

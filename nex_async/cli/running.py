@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import click
 
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["client", "debug_option", "execute", "local_option"]
 
+Command: TypeAlias = "Callable[..., Any]"
 _PYTHON = {"force=True": "--force", "give a job_id": "give --job-id", "resume=False": "--no-resume"}
 """What messages advise a program to do, and what that is called here."""
 
-local_option = click.option("--local", metavar="DB", help="Work on an embedded Nex that keeps its data in the file DB.")
-debug_option = click.option("--debug", is_flag=True, help="Show where an error came from.")
+local_option: Callable[[Command], Command] = click.option(
+    "--local", metavar="DB", help="Work on an embedded Nex that keeps its data in the file DB."
+)
+debug_option: Callable[[Command], Command] = click.option("--debug", is_flag=True, help="Show where an error came from.")
 
 
 class _Mistake(click.ClickException):

@@ -54,9 +54,9 @@ class Block:
     __slots__ = ("arrays", "count", "extras")
 
     def __init__(self, arrays: list[Any], count: int, extras: dict[int, dict[str, Any]]) -> None:
-        self.arrays = arrays
-        self.count = count
-        self.extras = extras
+        self.arrays: list[Any] = arrays
+        self.count: int = count
+        self.extras: dict[int, dict[str, Any]] = extras
 
 
 class Former:
@@ -188,7 +188,7 @@ class TableSink(Sink, ABC):
     def write(self, pages: list[Any]) -> int:
         """Add pages of rows; return how many there were."""
         batch, bad = self._former.batch(pages)
-        self.bad += bad
+        self.bad.extend(bad)
         self._held.append(batch)
         self._held_rows += batch.num_rows
         self._held_bytes += batch.nbytes

@@ -64,7 +64,7 @@ class SqliteSink(Sink):
         before = self._connection.total_changes
         for page in pages:
             sheet = Sheet(self._layout.columns, self._layout.structured, texts=True).take(page)
-            self.bad += sheet.bad
+            self.bad.extend(sheet.bad)
             rows = list(zip(*sheet.values, sheet.extra_texts(), strict=True))
             for start in range(0, len(rows), _CHUNK):
                 self._connection.executemany(self._insert, rows[start : start + _CHUNK])

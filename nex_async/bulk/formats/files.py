@@ -109,7 +109,7 @@ class CsvSink(FileSink):
         count = 0
         for page in pages:
             sheet = Sheet(self._layout.columns, self._layout.structured, texts=True).take(page)
-            self.bad += sheet.bad
+            self.bad.extend(sheet.bad)
             count += sheet.count
             columns = [
                 _switches(values) if column.kind == "boolean" and not column.many else values

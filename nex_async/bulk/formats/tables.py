@@ -63,8 +63,8 @@ class SheetPage:
     __slots__ = ("count", "extras", "lines", "position", "values")
 
     def __init__(self, position: int) -> None:
-        self.position = position
-        self.count = 0
+        self.position: int = position
+        self.count: int = 0
         self.lines: list[Line] | None = None
         self.values: list[Sequence[Any]] = []
         self.extras: dict[int, dict[str, Any]] = {}
@@ -207,11 +207,11 @@ class Sheet:
     """The rows of a page as columns: the values of each, and what did not fit, by row. Made on any thread."""
 
     def __init__(self, columns: tuple[Column, ...], structured: Structured = "json", *, texts: bool = False) -> None:
-        self.columns = (*BASE, *columns)
+        self.columns: tuple[Column, ...] = (*BASE, *columns)
         self.values: list[Any] = [[] for _ in self.columns]
         self.extras: dict[int, dict[str, Any]] = {}
         self.bad: list[BadRow] = []
-        self.count = 0
+        self.count: int = 0
         self._structured: Structured = structured
         self._texts = texts
         self._places = {column.slug: number for number, column in enumerate(columns, len(BASE))}
