@@ -71,7 +71,7 @@ class Meter:
         return monotonic() - self._began
 
     def tell(self, done: int, failed: int, *, final: bool = False) -> None:
-        """Tell the callback, unless it was told a moment ago."""
+        """Tell the callback, unless it was told a moment ago and this is not news that cannot wait."""
         if self._callback is None:
             return
         now = monotonic()

@@ -414,4 +414,6 @@ class BulkRun:
             self._reader.set_result(None)
 
     def _tell(self, note: str) -> None:
-        self._meter.note = note
+        if note != self._meter.note:
+            self._meter.note = note
+            self._meter.tell(self.report.rows, self.report.failed, final=True)

@@ -22,6 +22,7 @@ import pytest
 
 from nex_async import Nex, storage
 from nex_async.bulk.letters import dead_letters
+from nex_async.bulk.progress import Progress
 from nex_async.errors import (
     BadRequestError,
     BulkStalled,
@@ -461,16 +462,19 @@ async def test_memory_does_not_grow_with_the_rows() -> None:
 
 
 async def test_an_outage_is_waited_out_and_blamed_on_no_row(tmp_path: Path) -> None:
-    """A server that is down for a while costs no row anything: the run asks it now and then, and goes on."""
+    """A server that is down for a while costs no row anything: the run says so, asks it now and then, and goes on."""
     async with serving() as (world, nex):
 
         def fall(hit: Hit) -> None:
             if hit.number == 100:
                 world.go_down()
-                asyncio.get_running_loop().call_later(0.3, world.come_back)
+
+        def hear(progress: Progress) -> None:
+            if progress.note == "the server does not answer":
+                asyncio.get_running_loop().call_later(0.1, world.come_back)
 
         world.on_hit = fall
-        report = await upsert(nex, things(300), journal=tmp_path / "run.db")
+        report = await upsert(nex, things(300), journal=tmp_path / "run.db", progress=hear)
     assert (report.finished, report.failed, report.rows) == (True, 0, 300)
     assert letters_of(tmp_path / "run.db.dead.jsonl") == []
     assert world.probes >= 2

@@ -208,6 +208,8 @@ class TableSink(Sink, ABC):
         table = pa.Table.from_batches(self._held, schema=self._former.schema)
         self._held, self._held_rows, self._held_bytes = [], 0, 0
         self._append(table)
+        del table
+        pa.default_memory_pool().release_unused()
 
     def mark(self, force: bool) -> dict[str, int] | None:
         """Close the segment, if it is long enough or must be, and return the sizes of all."""
