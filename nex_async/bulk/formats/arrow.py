@@ -17,10 +17,10 @@ from .tables import Sheet, SheetPage, SheetReader, texts_of
 
 __all__ = ["ArrowSink", "BatchReader", "Block", "Former", "ParquetSink", "schema_of"]
 
-GROUP_ROWS = 32_768
+GROUP_ROWS = 16_384
 """Rows of a row group."""
 GROUP_BYTES = 128 << 20
-SEGMENT_ROWS = 8 * GROUP_ROWS
+SEGMENT_ROWS = 262_144
 """Rows after which a segment is closed: what a later run can go on from."""
 _YEAR_2 = -62_104_060_800_000_000
 """Microseconds. Before it lies the zero time of Go, which means that there is no time."""
