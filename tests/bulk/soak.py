@@ -32,7 +32,10 @@ async def _soak(count: int, kills: int, seed: int) -> None:
                 armed = {"point": point, "nth": nth} if point else {}
                 life = await children.start(**job, **armed)
                 if point is None and not is_last:
-                    await asyncio.sleep(draw.uniform(0.25, 0.60))
+                    until = world.requests + draw.randint(0, int(1.5 * count / len(plan)))
+                    while world.requests < until:
+                        await asyncio.sleep(0.001)
+                    await asyncio.sleep(draw.uniform(0.0, 0.01))
                     at = asyncio.get_running_loop().time()
                     assert await life.kill(), f"the run ended by itself after {lives} lives: too few rows"
                 else:
