@@ -15,7 +15,7 @@ from ..errors import NexError, StorageCorrupt, TooManyDeadLetters
 from .journal import Entry, Journal, Opened, Position, Recognise, Trouble
 from .letters import DeadLetters, letter_of, line_of
 from .options import Plan
-from .report import KEPT_FAILURES, BulkReport, Outcome, Status
+from .report import KEPT_FAILURES, STATUSES, BulkReport, Outcome, Status
 from .row import Row
 
 __all__ = ["Accounts"]
@@ -26,10 +26,7 @@ _ENOUGH = 200
 _SHARE = 0.05
 _LEAST_DEAD = 100
 
-_COUNTED = (
-    "created", "updated", "written", "unchanged", "deleted", "accepted", "valid", "failed", "unknown", "requests", "retries",
-    "throttled",
-)  # fmt: skip
+_COUNTED = (*STATUSES, "requests", "retries", "throttled")
 
 
 class Accounts:
@@ -104,7 +101,7 @@ class Accounts:
         self.trouble = opened.trouble
         for name, count in position.counts.items():
             setattr(self.report, name, count)
-        self.report.rows = self.report.earlier = sum(getattr(self.report, name) for name in _COUNTED[:9])
+        self.report.rows = self.report.earlier = sum(getattr(self.report, name) for name in STATUSES)
         self._dead_before = self.report.failed + self.report.unknown
         if not opened.is_new:
             self.report.resumed_at = position.low
@@ -148,11 +145,6 @@ class Accounts:
                 await asyncio.to_thread(self._letters.close)
 
     # ---- what rows do -----------------------------------------------------------------------------------------------
-
-    @property
-    def low(self) -> int:
-        """The number below which every row is finished."""
-        return self._low
 
     @property
     def spread(self) -> int:

@@ -58,7 +58,6 @@ class Intake:
         """Rows that failed in earlier runs, where that matters to it."""
         self.ended: bool = False
         """Whether the source has no more rows."""
-        self.is_refilling: bool = False
         self._source = source
         self._plan = plan
         self._accounts = accounts
@@ -73,11 +72,6 @@ class Intake:
         self._uncertain_until = 0.0
         self.held: dict[bytes, float] = {}
         """Digests of keys under which a request of an earlier run may still act, and until when, by the loop's clock."""
-
-    @property
-    def seq(self) -> int:
-        """The number of the next row of the source."""
-        return self._seq
 
     @property
     def has_room(self) -> bool:
@@ -131,7 +125,6 @@ class Intake:
 
     async def refill(self, most: int) -> None:
         """Pull up to `most` rows."""
-        self.is_refilling = True
         plan = self._plan
         self._needs_care = (
             self._resumed is not None
@@ -140,17 +133,14 @@ class Intake:
             or plan.dry_run
             or plan.skip_unchanged
         )
-        try:
-            rows = await self._source.take(most)
-            self.ended = not rows
-            prepared = [row for row in map(self._row, rows) if row is not None]
-            if prepared and plan.skip_unchanged:
-                await self._drop_unchanged(prepared)
-            else:
-                for row in prepared:
-                    self._admit(row)
-        finally:
-            self.is_refilling = False
+        rows = await self._source.take(most)
+        self.ended = not rows
+        prepared = [row for row in map(self._row, rows) if row is not None]
+        if prepared and plan.skip_unchanged:
+            await self._drop_unchanged(prepared)
+        else:
+            for row in prepared:
+                self._admit(row)
 
     def release(self, row: Row) -> None:
         """Give the keys of a finished row to those that wait for them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from ..errors import NexError
 
@@ -20,6 +20,7 @@ was sent. `accepted`: a text whose processing goes on. `valid`: a dry run found 
 reason. `unknown`: it may or may not have taken effect, and nothing can tell.
 """
 
+STATUSES: tuple[Status, ...] = get_args(Status)
 KEPT_FAILURES = 100
 """So many failures stay in the report; all of them are in the dead-letter file."""
 
@@ -120,8 +121,7 @@ class BulkReport:
         self.rows += 1
 
     def __str__(self) -> str:
-        kinds = ("created", "updated", "written", "unchanged", "deleted", "accepted", "valid", "failed", "unknown")
-        counts = ", ".join(f"{getattr(self, kind)} {kind}" for kind in kinds if getattr(self, kind)) or "nothing to do"
+        counts = ", ".join(f"{getattr(self, kind)} {kind}" for kind in STATUSES if getattr(self, kind)) or "nothing to do"
         ending = "" if self.finished else ", not finished"
         resumed = "" if self.resumed_at is None else f" (went on at row {self.resumed_at})"
         sent = f"{self.requests} requests, {self.retries} of them again" if self.retries else f"{self.requests} requests"

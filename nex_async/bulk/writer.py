@@ -335,7 +335,7 @@ class BulkRun:
                 return intake.ready.popleft()
             if intake.ended and not intake.lines.waiting:
                 break
-            if intake.ended or intake.is_refilling or not intake.has_room or len(self._outcomes) >= _OUTCOMES:
+            if intake.ended or self._refiller or not intake.has_room or len(self._outcomes) >= _OUTCOMES:
                 await self._change()
                 continue
             self._refiller = asyncio.current_task()
@@ -346,8 +346,8 @@ class BulkRun:
             if not intake.ready:
                 await self._accounts.keep_up()
             self._wake(len(intake.ready))
-            if self._intake.verifier is not None:
-                await self._intake.verifier.keep()
+            if intake.verifier is not None:
+                await intake.verifier.keep()
         self._wake()
         return None
 
@@ -374,8 +374,8 @@ class BulkRun:
             self._hold(row)
         else:
             intake.release(row)
-        if self._intake.verifier is not None and error is None:
-            self._intake.verifier.note(row.keys, mapping_of(row.given))
+        if intake.verifier is not None and error is None:
+            intake.verifier.note(row.keys, mapping_of(row.given))
         outcome = None
         if error is not None or self._listens:
             outcome = Outcome(row.seq, row.given, status, value_of(value), error, max(row.requests, row.attempts))
@@ -383,7 +383,7 @@ class BulkRun:
         if self._listens and outcome is not None:
             self._outcomes.append(outcome)
             self._wake_reader()
-        if self._sleepers and (intake.ready or not intake.is_refilling):
+        if self._sleepers and (intake.ready or self._refiller is None):
             self._wake(len(intake.ready))
         if self._plan.progress is not None:
             self._meter.tell(self.report.rows, self.report.failed)
