@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import InvalidRequestError
 from ..storage import Synchronous
 from ..transport.options import RequestOptions
+from ..transport.wire import in_range
 from .progress import OnProgress
 
 __all__ = ["BulkOptions", "Plan"]
@@ -81,9 +82,9 @@ class Plan:
     """Requests that may fail for a row before it is set aside; 429 and requests that never left do not count."""
 
     def __post_init__(self) -> None:
-        _whole("max_dead", self.max_dead, 0, None)
-        _whole("concurrency", self.concurrency, 1, 1000)
-        _whole("total", self.total, 0, None)
+        in_range("max_dead", self.max_dead, 0, None)
+        in_range("concurrency", self.concurrency, 1, 1000)
+        in_range("total", self.total, 0, None)
         _seconds("patience", self.patience)
         _seconds("quarantine", self.quarantine)
         if self.synchronous not in ("NORMAL", "FULL"):
@@ -112,7 +113,7 @@ def plan_of(options: BulkOptions) -> tuple[Plan, RequestOptions]:
         own = {name: value for name, value in own.items() if name not in _OF_A_REAL_RUN}
     retries = rest.pop("retries", None)
     if retries is not None:
-        own["attempts"] = (_whole("retries", retries, 0, 100) or 0) + 1
+        own["attempts"] = (in_range("retries", retries, 0, 100) or 0) + 1
     return Plan(**own), rest
 
 
@@ -130,15 +131,6 @@ def _path(name: str, value: Any) -> str:
     if "\0" in path or path == ":memory:":
         raise InvalidRequestError(f"{name} must be the path of a file, not {path!r}", argument=name)
     return path
-
-
-def _whole(name: str, value: Any, least: int, most: int | None) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
-        upper = f"{least} to {most}" if most is not None else f"at least {least}"
-        raise InvalidRequestError(f"{name} must be an integer, {upper}, not {value!r}", argument=name)
-    return value
 
 
 def _seconds(name: str, value: Any) -> None:

@@ -12,8 +12,8 @@ from ..feeds.jobs import Job, JobKind
 from ..models import AIList
 from ..routes import CREATE_AI_LIST, GET_AI_LIST
 from ..transport.options import RequestOptions
-from ..transport.wire import Id, path_segment
-from .base import Resource, choice, given, in_range, required_text
+from ..transport.wire import Id, in_range, path_segment
+from .base import Resource, choice, given, required_text
 
 __all__ = ["AIListType", "AILists"]
 

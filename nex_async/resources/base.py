@@ -191,17 +191,6 @@ def required_text(name: str, value: object, most: int | None = None) -> str:
     return value
 
 
-def in_range(name: str, value: int | None, least: int, most: int | None) -> int | None:
-    """Return a count that is within bounds, or None. Raises `InvalidRequestError`."""
-    if value is None:
-        return None
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
-        upper = f"{least} to {most}" if most is not None else f"at least {least}"
-        raise InvalidRequestError(f"{name} must be an integer, {upper}, not {value!r}", argument=name)
-    return value
-
-
 def choice(name: str, value: Maybe[str | None], allowed: Sequence[str]) -> Maybe[str | None]:
     """Return a value out of a closed set. Raises `InvalidRequestError`."""
     if isinstance(value, str) and value not in allowed:

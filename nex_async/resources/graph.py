@@ -8,7 +8,8 @@ from .._typing import Unpack
 from ..models import Graph as GraphSlice
 from ..routes import GET_GRAPH, Route
 from ..transport.options import RequestOptions
-from .base import Resource, in_range
+from ..transport.wire import in_range
+from .base import Resource
 
 __all__ = ["Graph"]
 

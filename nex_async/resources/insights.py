@@ -20,8 +20,8 @@ from ..models.insights import InsightBatch, decode_insights
 from ..paging import OnBadRow, Pager
 from ..routes import LIST_INSIGHTS, Route
 from ..transport.options import RequestOptions
-from ..transport.wire import Query
-from .base import Resource, in_range
+from ..transport.wire import Query, in_range
+from .base import Resource
 
 __all__ = ["Insights"]
 

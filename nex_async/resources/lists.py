@@ -24,14 +24,13 @@ from ..routes import (
     UPSERT_MEMBER,
 )
 from ..transport.options import RequestOptions
-from ..transport.wire import Id
+from ..transport.wire import Id, in_range
 from .base import (
     Attributes,
     Resource,
     Selection,
     given,
     id_text,
-    in_range,
     record_listing,
     required_text,
     typed,

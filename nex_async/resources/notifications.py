@@ -20,8 +20,8 @@ from ..routes import (
     UPDATE_PREFERENCES,
 )
 from ..transport.options import RequestOptions
-from ..transport.wire import Id
-from .base import Resource, given, in_range, moment, required_text
+from ..transport.wire import Id, in_range
+from .base import Resource, given, moment, required_text
 
 __all__ = ["Notifications"]
 

@@ -22,8 +22,8 @@ from ..routes import (
     Route,
 )
 from ..transport.options import RequestOptions
-from ..transport.wire import Id
-from .base import Attributes, Resource, Selection, in_range, record_listing, required_text, typed, values_of
+from ..transport.wire import Id, in_range
+from .base import Attributes, Resource, Selection, record_listing, required_text, typed, values_of
 
 __all__ = ["Records"]
 

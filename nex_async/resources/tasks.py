@@ -13,8 +13,8 @@ from ..models import Task
 from ..paging import MAX_PAGES, Limits, OnBadRow, Pager
 from ..routes import CREATE_TASK, DELETE_TASK, GET_TASK, LIST_TASKS, UPDATE_TASK
 from ..transport.options import RequestOptions
-from ..transport.wire import Id
-from .base import Resource, choice, given, id_text, id_texts, in_range, moment, required_text
+from ..transport.wire import Id, in_range
+from .base import Resource, choice, given, id_text, id_texts, moment, required_text
 
 __all__ = ["Priority", "Tasks"]
 

@@ -17,7 +17,7 @@ from .. import errors
 from ..errors import APIError, BodyTruncated, DecodeError, InvalidRequestError, NexError, ProtocolError, printable
 from ..routes import Route
 
-__all__ = ["Id", "Query", "Reply", "Request", "build", "path_segment", "query_string", "read", "retry_after"]
+__all__ = ["Id", "Query", "Reply", "Request", "build", "in_range", "path_segment", "query_string", "read", "retry_after"]
 
 T = TypeVar("T")
 
@@ -161,6 +161,17 @@ def _query_value(name: str, value: QueryValue) -> str:
         return quote(text, safe=":")
     except ValueError:
         _refuse(name, "must be valid Unicode, or a number of fewer digits")
+
+
+def in_range(name: str, value: int | None, least: int, most: int | None) -> int | None:
+    """Return a count that is within bounds, or None. Raises `InvalidRequestError`."""
+    if value is None:
+        return None
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        upper = f"{least} to {most}" if most is not None else f"at least {least}"
+        raise InvalidRequestError(f"{name} must be an integer, {upper}, not {value!r}", argument=name)
+    return value
 
 
 def rfc3339(name: str, value: datetime) -> str:
