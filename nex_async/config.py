@@ -10,7 +10,7 @@ import stat
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 import msgspec
@@ -221,20 +221,55 @@ def _variable(environ: Mapping[str, str] | None, name: str) -> str | None:
     return (os.environ if environ is None else environ).get(name)
 
 
-def _files(environ: Mapping[str, str] | None) -> tuple[str | None, str | None]:
-    """Return the key and base URL of the active workspace, else of the flat file, else of the retired file."""
-    home = Path(_variable(environ, "HOME") or Path.home())
-    base = Path(_variable(environ, "NEX_BASE_DIR") or home / ".nex")
-    config = _read(base / "config.json") or _Credentials()
-    workspace = config.active_workspace
-    active = None
+class Found(NamedTuple):
+    """A key, where it came from in words a person understands, and the base URL that stands beside it."""
+
+    key: Secret
+    source: str
+    base_url: str | None = None
+
+
+def base_directory(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the directory of the files: `NEX_BASE_DIR`, else `~/.nex`."""
+    return Path(_variable(environ, "NEX_BASE_DIR") or _home(environ) / ".nex")
+
+
+def login_file(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the file that `nex-async auth login` writes; no other program touches it."""
+    return base_directory(environ) / "nex-async" / "credentials.json"
+
+
+def _home(environ: Mapping[str, str] | None) -> Path:
+    return Path(_variable(environ, "HOME") or Path.home())
+
+
+def _files(environ: Mapping[str, str] | None) -> Found | None:
+    """Return the key of the login file, else of the active workspace, the flat file or the retired file."""
+    base = base_directory(environ)
+    config = base / "config.json"
+    settings = _read(config) or _Credentials()
+    paths = [login_file(environ)]
+    workspace = settings.active_workspace
     if workspace and _WORKSPACE.match(workspace):
-        active = _read(base / "workspaces" / workspace / "credentials.json")
-    retired = None if config.api_key or (active and active.api_key) else _read(home / ".nex-mcp.json")
-    found = [source for source in (active, config, retired) if source is not None]
-    key = next((source.api_key for source in found if source.api_key), None)
-    url = next((source.dev_url or source.base_url for source in found if source.dev_url or source.base_url), None)
-    return masked(key), url
+        paths.append(base / "workspaces" / workspace / "credentials.json")
+    read = [(path, _read(path)) for path in paths] + [(config, settings)]
+    if not any(held is not None and held.api_key for _, held in read):
+        retired = _home(environ) / ".nex-mcp.json"
+        read.append((retired, _read(retired)))
+    found = [(path, held) for path, held in read if held is not None]
+    for path, held in found:
+        if held.api_key:
+            # A login names its own server; the other files share theirs.
+            beside = [held] if path == paths[0] else [each for _, each in found]
+            url = next((each.dev_url or each.base_url for each in beside if each.dev_url or each.base_url), None)
+            return Found(Secret(masked(held.api_key)), str(path), url)
+    return None
+
+
+def find_key(environ: Mapping[str, str] | None = None) -> Found | None:
+    """Return the key of the environment or the files, None where there is none. Raises `ConfigError` for an unusable one."""
+    variable = masked(_variable(environ, "NEX_API_KEY"))
+    return _files(environ) if variable is None else Found(Secret(variable), "NEX_API_KEY")
 
 
 def resolve(
@@ -247,16 +282,16 @@ def resolve(
     """
     # Tracebacks can be made to show the locals of every frame: neither the key nor the environment is one of them.
     api_key = masked(api_key)
-    key = api_key if api_key is not None else masked(_variable(environ, "NEX_API_KEY"))
+    if api_key is not None:
+        found: Found | None = Found(Secret(api_key), "the argument api_key")
+    else:
+        found = find_key(environ)
+    if found is None:
+        raise ConfigError("no API key: pass api_key=, set NEX_API_KEY, or use Nex.local() for the embedded Nex")
+    secret = found.key
     url = base_url
     if url is None:
-        url = _variable(environ, "NEX_DEV_URL") or _variable(environ, "NEX_API_BASE_URL") or None
-    if key is None:
-        key, file_url = _files(environ)
-        url = file_url if url is None else url
-    if key is None:
-        raise ConfigError("no API key: pass api_key=, set NEX_API_KEY, or use Nex.local() for the embedded Nex")
-    secret = key if isinstance(key, Secret) else Secret(key)
+        url = _variable(environ, "NEX_DEV_URL") or _variable(environ, "NEX_API_BASE_URL") or found.base_url
     normalised = normalise_base_url(DEFAULT_BASE_URL if url is None else url)
     host = urlsplit(normalised).hostname or ""
     if base_url is None and url and not is_loopback(host) and host != urlsplit(DEFAULT_ORIGIN).hostname:
