@@ -1,68 +1,75 @@
-"""`nex-async export`: an object or a list into a file."""
+"""`nex-async records export` and `nex-async lists export`: an object or a list into a file."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .running import client, debug_option, execute, local_option
+from .running import PARTLY, Session, session_options
 
 if TYPE_CHECKING:
     from ..bulk.export import ExportReport
+    from ..client import Nex
 
-__all__ = ["command"]
+__all__ = ["command", "of_list", "selection"]
+
+_OPTIONS = (
+    click.option("--resume/--no-resume", default=True, show_default=True, help="Go on from what an earlier run left."),
+    click.option("--window", default=8, show_default=True, type=click.IntRange(1, 256), help="Pages in flight."),
+    click.option("--sort", metavar="SLUG", help="The order, such as -updated_at.  [default: created_at]"),
+    click.option(
+        "--attributes", default="all", show_default=True, metavar="all|primary|none|SLUG,...", help="What to export."
+    ),
+    click.argument("file", type=click.Path(dir_okay=False)),
+)
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in _OPTIONS:
+        command = option(command)
+    return command
 
 
 @click.command("export")
-@click.argument("name", metavar="OBJECT")
-@click.argument("file", type=click.Path(dir_okay=False))
-@click.option("--list", "is_list", is_flag=True, help="OBJECT is the id of a list, whose members are exported.")
-@click.option("--parent", metavar="SLUG", help="With --list: the object it selects from, whose columns a table gets.")
-@click.option("--attributes", default="all", show_default=True, metavar="all|primary|none|SLUG,...", help="What to export.")
-@click.option("--sort", metavar="SLUG", help="The order, such as -updated_at.  [default: created_at]")
-@click.option("--window", default=8, show_default=True, type=click.IntRange(1, 256), help="Pages in flight.")
-@click.option("--resume/--no-resume", default=True, show_default=True, help="Go on from what an earlier run left.")
-@local_option
-@debug_option
-def command(
-    name: str,
-    file: str,
-    is_list: bool,
-    parent: str | None,
-    attributes: str,
-    sort: str | None,
-    window: int,
-    resume: bool,
-    local: str | None,
-    debug: bool,
-) -> None:
+@click.argument("slug", metavar="OBJECT")
+@_options
+@session_options
+def command(session: Session, slug: str, file: str, attributes: str, **options: Any) -> None:
     """Write the records of OBJECT, such as person, into FILE, whose name tells the format.
 
     .jsonl and .csv, also with .gz or .zst; .sqlite; .parquet and .arrow. FILE appears when it is complete, and then takes
     the place of an older one. Stopped or killed at any point, the same command goes on.
-
-    The key is taken from NEX_API_KEY or the files of ~/.nex. Exit status: 0 when all is well, 1 when rows could not be used
-    or it could not go on, 2 for a wrong command line, 130 after Ctrl-C.
     """
-    if parent is not None and not is_list:
-        raise click.UsageError("--parent goes with --list")
-    selection = attributes if attributes in ("all", "primary", "none") else [slug.strip() for slug in attributes.split(",")]
-    options: dict[str, Any] = {"attributes": selection, "sort": sort, "window": window, "resume": resume}
-    if is_list:
-        options["parent"] = parent
-    execute(lambda: _export(name, file, is_list, options, local), debug=debug)
+    options["attributes"] = selection(attributes)
+    session.run(lambda nex: _export(nex, slug, file, options, is_list=False), resumable=True)
 
 
-async def _export(name: str, file: str, is_list: bool, options: dict[str, Any], local: str | None) -> bool:
+@click.command("export")
+@click.argument("list_id", metavar="LIST")
+@_options
+@click.option("--parent", metavar="OBJECT", help="What the list selects from; a table gets its columns.")
+@session_options
+def of_list(session: Session, list_id: str, file: str, attributes: str, **options: Any) -> None:
+    """Write the members of a list into FILE, whose name tells the format, as `records export` does."""
+    options["attributes"] = selection(attributes)
+    session.run(lambda nex: _export(nex, list_id, file, options, is_list=True), resumable=True)
+
+
+def selection(attributes: str) -> str | list[str]:
+    """Return which attributes are asked for: a word of the API, or slugs."""
+    return attributes if attributes in ("all", "primary", "none") else [slug.strip() for slug in attributes.split(",")]
+
+
+async def _export(nex: Nex, name: str, file: str, options: dict[str, Any], *, is_list: bool) -> int:
     from .progress import drawn
 
-    async with client(local) as nex:
-        export = nex.lists.export if is_list else nex.records.export
-        with drawn() as progress:
-            report = await export(name, file, progress=progress, **options)
+    export = nex.lists.export if is_list else nex.records.export
+    with drawn() as progress:
+        report = await export(name, file, progress=progress, **options)
     _tell(name, report)
-    return not report.bad_rows
+    return PARTLY if report.bad_rows else 0
 
 
 def _tell(name: str, report: ExportReport) -> None:

@@ -1,4 +1,4 @@
-"""`nex-async import`: the rows of a file into an object."""
+"""`nex-async records import`: the rows of a file into an object."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .running import client, debug_option, execute, local_option
+from .running import FAILED, PARTLY, Session, session_options
 
 if TYPE_CHECKING:
     from ..bulk.progress import OnProgress
@@ -61,16 +61,17 @@ def _renames(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...])
 @click.option("--create", is_flag=True, help="Create records; a record that is there already is an error of its row.")
 @click.option("--journal", type=click.Path(dir_okay=False), help="File to resume from.  [default: FILE.journal]")
 @click.option("--job-id", metavar="NAME", help="A finished job of this name is not repeated, another name begins anew.")
-@click.option("--force", is_flag=True, help="Begin anew where the journal belongs to other rows or an unfinished job.")
+@click.option("--resume/--no-resume", default=True, show_default=True,
+              help="Go on from the journal; or begin anew, also where it belongs to other rows.")  # fmt: skip
 @click.option("--skip-unchanged", is_flag=True, help="Send only rows that differ from what was last sent under their key.")
 @click.option("--verify", is_flag=True, help="Read the object back at the end, and tell where it differs.")
 @click.option("--dry-run", is_flag=True, help="Check every row, send nothing, and leave the journal alone.")
 @click.option("--retry-dead", is_flag=True, help="Send the rows that failed again, instead of those of the file.")
 @click.option("--concurrency", type=click.IntRange(1, 1000), help="Rows in flight; finds its own level by default.")
 @click.option("--max-dead", type=click.IntRange(0), help="End when more rows have failed.  [default: 100, or 5 %]")
-@local_option
-@debug_option
+@session_options
 def command(
+    session: Session,
     slug: str,
     file: str,
     match_on: str,
@@ -79,8 +80,7 @@ def command(
     journal: str | None,
     retry_dead: bool,
     dry_run: bool,
-    local: str | None,
-    debug: bool,
+    resume: bool,
     **options: Any,
 ) -> None:
     """Write the rows of FILE into OBJECT, such as person: JSON Lines (.jsonl, .ndjson) or a table (.csv), also .gz and .zst.
@@ -89,37 +89,36 @@ def command(
     empty cells are left out; several values of one attribute are a JSON array. Rows that fail are set aside in
     JOURNAL.dead.jsonl. Stopped or killed at any point, the same command goes on.
 
-    The key is taken from NEX_API_KEY or the files of ~/.nex. Exit status: 0 when all is well, 1 when rows failed or it could
-    not go on, 2 for a wrong command line, 130 after Ctrl-C.
+    Exit status: 4 when rows failed and the others are in.
     """
     if retry_dead and dry_run:
         raise click.UsageError("--retry-dead sends, and --dry-run does not: choose one")
     if not retry_dead and not Path(file).exists():
         raise click.BadParameter(f"there is no file {file!r}", param_hint="FILE")
     chosen = {name: value for name, value in options.items() if value}
+    if not resume and not retry_dead:
+        chosen["force"] = True
     if options["max_dead"] is not None:
         chosen["max_dead"] = options["max_dead"]
     job = _Job(slug, file, match_on, journal or f"{file}.journal", renames, create, retry_dead, dry_run, chosen)
-    execute(lambda: _import(job, local), debug=debug)
+    session.run(lambda nex: _import(nex, job), resumable=True)
 
 
-async def _import(job: _Job, local: str | None) -> bool:
+async def _import(nex: Nex, job: _Job) -> int:
     from .progress import drawn
 
     run: BulkRun | None = None
     try:
-        async with client(local) as nex:
-            with drawn() as progress:
-                if job.retry_dead:
-                    run = _again(nex, job, progress)
-                else:
-                    run = await _run(nex, job, progress)
-                if run is not None:
-                    await run
+        with drawn() as progress:
+            run = _again(nex, job, progress) if job.retry_dead else await _run(nex, job, progress)
+            if run is not None:
+                await run
     finally:
         if run is not None:
             _tell(job, run)
-    return run is None or run.report.ok
+    if run is None or run.report.ok:
+        return 0
+    return FAILED if run.report.failed == run.report.rows else PARTLY
 
 
 async def _run(nex: Nex, job: _Job, progress: OnProgress) -> BulkRun:

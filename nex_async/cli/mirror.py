@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .running import client, debug_option, execute, local_option
+from .running import Session, session_options
 
 if TYPE_CHECKING:
     from ..bulk.mirror import Mirror, MirrorReport
+    from ..client import Nex
 
 __all__ = ["command"]
 
@@ -24,43 +25,32 @@ __all__ = ["command"]
 @click.option(
     "--interval", default=30.0, show_default=True, type=click.FloatRange(0.1), help="Seconds between two looks with --watch."
 )
-@local_option
-@debug_option
+@session_options
 def command(
+    session: Session,
     path: str,
     objects: tuple[str, ...],
     lists: tuple[str, ...],
     relationships: bool,
     watch: bool,
     interval: float,
-    local: str | None,
-    debug: bool,
 ) -> None:
     """Copy objects, lists and relationships into the SQLite file PATH, and later only what has changed.
 
-    The key is taken from NEX_API_KEY or the files of ~/.nex. Without --object and --list it mirrors people and companies.
+    Without --object and --list it mirrors people and companies. Stopped at any point, the same command goes on.
     """
     if not objects and not lists:
         objects = ("person", "company")
-    execute(lambda: _run(path, objects, lists, relationships, interval if watch else None, local), debug=debug)
 
+    async def work(nex: Nex) -> None:
+        from .progress import drawn
 
-async def _run(
-    path: str,
-    objects: tuple[str, ...],
-    lists: tuple[str, ...],
-    relationships: bool,
-    interval: float | None,
-    local: str | None,
-) -> bool:
-    from .progress import drawn
-
-    async with client(local) as nex:
         with drawn() as progress:
             mirror = nex.mirror(path, objects=objects, lists=lists, relationships=relationships, progress=progress)
             async with mirror:
-                await _follow(mirror, interval)
-    return True
+                await _follow(mirror, interval if watch else None)
+
+    session.run(work, resumable=True)
 
 
 async def _follow(mirror: Mirror, interval: float | None) -> None:

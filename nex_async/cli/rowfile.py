@@ -13,17 +13,16 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Itera
 from contextlib import closing
 from functools import partial
 from itertools import chain, islice
-from math import inf
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
 import msgspec
 
 from ..errors import InvalidRequestError, StorageError
+from .cells import of_cell
 
 if TYPE_CHECKING:
     from ..models import Object
-    from ..models.objects import Attribute
 
 __all__ = ["RowFile", "Unreadable", "is_table"]
 
@@ -218,17 +217,8 @@ class RowFile:
                 continue
             if not cell.isprintable() and any("\ud800" <= mark <= "\udfff" for mark in cell):
                 return Unreadable(f"line {number}: the cell of {slug!r} is not UTF-8", repr(cell)[:_SHOWN])
-            row[slug] = self._value(self._attributes.get(slug), cell)
+            row[slug] = of_cell(self._attributes.get(slug), cell, knows=self._knows)
         return row
-
-    def _value(self, attribute: Attribute | None, cell: str) -> Any:
-        """Return what a cell holds, by the type of its attribute."""
-        if attribute is None:
-            return _json(cell, list) if cell[0] == "[" and not self._knows else cell
-        if not attribute.options.is_multi_value:
-            return _single(attribute.type, cell)
-        several = _json(cell, list)
-        return several if several is not cell else [_single(attribute.type, cell)]
 
     # ---- files ------------------------------------------------------------------------------------------------------
 
@@ -305,25 +295,6 @@ def _format(path: Path) -> tuple[str, str]:
     if packed == ".zst" and importlib.util.find_spec("zstandard") is None:
         raise InvalidRequestError('.zst needs zstandard: pip install "nex-async[zstd]"')
     return _FORMATS[suffix], packed
-
-
-def _single(type: str | None, cell: str) -> Any:
-    if type in ("number", "currency"):
-        number = _json(cell, (int, float))
-        if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) != inf:
-            return number
-    elif type == "boolean":
-        return {"true": True, "false": False}.get(cell.strip().lower(), cell)
-    return _json(cell, dict) if type != "text" and cell[0] == "{" else cell
-
-
-def _json(cell: str, wanted: Any) -> Any:
-    """Return a cell as JSON of a wanted type, else as it is."""
-    try:
-        value = msgspec.json.decode(cell)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return cell
-    return value if isinstance(value, wanted) else cell
 
 
 def _shown(line: bytes) -> str:

@@ -1,12 +1,15 @@
-"""What the commands that do long work share: the client, Ctrl-C, and one line for an error."""
+"""What every command that talks to Nex shares: the client, Ctrl-C, exit statuses, and two lines for an error."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import functools
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import click
@@ -14,73 +17,170 @@ import click
 if TYPE_CHECKING:
     from ..client import Nex
 
-__all__ = ["client", "debug_option", "execute", "local_option"]
+__all__ = ["AUTH", "FAILED", "PARTLY", "Problem", "Session", "confirmed", "session_options"]
 
 Command: TypeAlias = "Callable[..., Any]"
-_PYTHON = {"force=True": "--force", "give a job_id": "give --job-id", "resume=False": "--no-resume"}
-"""What messages advise a program to do, and what that is called here."""
+Work: TypeAlias = "Callable[[Nex], Coroutine[Any, Any, int | None]]"
+"""What a command does with a client; returns the exit status, None for 0."""
 
-local_option: Callable[[Command], Command] = click.option(
-    "--local", metavar="DB", help="Work on an embedded Nex that keeps its data in the file DB."
-)
-debug_option: Callable[[Command], Command] = click.option("--debug", is_flag=True, help="Show where an error came from.")
+FAILED, USAGE, AUTH, PARTLY = 1, 2, 3, 4
 
 
-class _Mistake(click.ClickException):
-    exit_code = 2
+class Problem(click.ClickException):
+    """Something that keeps a command from its end: what it is, what to do next, and the exit status."""
+
+    def __init__(self, message: str, hint: str = "", status: int = FAILED) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.status = status
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]
+        """The exit status, as click asks for it."""
+        return self.status
+
+    def show(self, file: Any = None) -> None:
+        """Print the two lines."""
+        click.echo(f"Error: {self.format_message()}", err=True)
+        if self.hint:
+            click.echo(f"Hint: {self.hint}", err=True)
 
 
-def client(local: str | None) -> Nex:
-    """Return a client of the embedded Nex in a file, or of the workspace whose key `Nex` finds. Raises `ConfigError`."""
-    from ..client import Nex
+@dataclass(frozen=True)
+class Session:
+    """Where a command works, and how long a call of it may take."""
 
-    return Nex() if local is None else Nex.local(local)
+    local: str | None = None
+    timeout: float | None = None
+    debug: bool = False
+
+    def run(self, work: Work, *, resumable: bool = False) -> NoReturn:
+        """Do a command's work with a client, and exit with its status; see `execute`."""
+        execute(lambda: self._work(work), debug=self.debug, resumable=resumable)
+
+    async def _work(self, work: Work) -> int | None:
+        async with self.client() as nex:
+            return await work(nex)
+
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[Nex]:
+        """Yield a client of the embedded Nex in a file, or of the workspace whose key is found."""
+        from ..errors import NotFoundError
+        from .hints import for_missing
+
+        async with self.bare() as nex:
+            try:
+                yield nex
+            except NotFoundError as error:
+                if self.debug:
+                    raise
+                raise Problem(one_line(error), await for_missing(nex, error)) from None
+
+    def bare(self) -> Nex:
+        """Return the client, not yet opened. Raises `Problem` where there is no key."""
+        from ..client import Nex
+        from . import credentials
+
+        if self.local is not None:
+            return Nex.local(self.local, timeout=self.timeout)
+        found = credentials.find()
+        if found is None:
+            raise Problem(
+                "no API key was found",
+                "log in with `nex-async auth login`, set NEX_API_KEY, or try an embedded Nex with --local nex.sqlite",
+                AUTH,
+            )
+        return Nex(found.key, base_url=credentials.base_url_of(found), timeout=self.timeout)
 
 
-def execute(work: Callable[[], Coroutine[Any, Any, bool]], *, debug: bool) -> NoReturn:
-    """Run a command's work, and exit: 0 when it returned True, 1 when not or after an error, 2 for a mistake in its options.
+def session_options(command: Command) -> Command:
+    """Add the options that say where a command works; it gets them as its first argument, a `Session`."""
+
+    @functools.wraps(command)
+    def called(*args: Any, local: str | None, timeout: float | None, debug: bool, **kwargs: Any) -> Any:
+        return command(Session(local, timeout, debug), *args, **kwargs)
+
+    for option in (
+        click.option("--debug", is_flag=True, help="Show where an error came from."),
+        click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Seconds that one call may take."),
+        click.option("--local", metavar="DB", help="Work on an embedded Nex that keeps its data in the file DB."),
+    ):
+        called = option(called)
+    return called
+
+
+def confirmed(question: str) -> Callable[[Command], Command]:
+    """Ask before something is lost for good: `--yes` answers, and is needed where nobody can be asked."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def called(*args: Any, yes: bool, **kwargs: Any) -> Any:
+            if not yes:
+                if not sys.stdin.isatty():
+                    raise click.UsageError("nobody can be asked here: say --yes if you mean it")
+                click.confirm(question.format(**kwargs), abort=True)
+            return command(*args, **kwargs)
+
+        return click.option("--yes", "-y", is_flag=True, help="Do not ask.")(called)
+
+    return decorate
+
+
+def execute(work: Callable[[], Coroutine[Any, Any, int | None]], *, debug: bool, resumable: bool = False) -> NoReturn:
+    """Run a command's work, and exit with the status it returns; an error is told in two lines.
 
     Ctrl-C (and SIGTERM) cancels the work, which may end in good order; a second one ends it at once. The status is 130 (143)
     then.
     """
-    from ..errors import InvalidRequestError, MappingError, NexError
+    from ..errors import NexError
 
     signals: list[int] = []
     try:
-        ok = asyncio.run(_guarded(work, signals))
+        status = asyncio.run(_guarded(work, signals, resumable))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        click.echo("Stopped. The same command goes on from here.", err=True)
+        click.echo("Stopped. The same command goes on from here." if resumable else "Stopped.", err=True)
         sys.exit(128 + (signals[0] if signals else signal.SIGINT))
     except NexError as error:
         if debug:
             raise
-        is_usage = isinstance(error, InvalidRequestError) and not isinstance(error, MappingError)
-        raise (_Mistake if is_usage else click.ClickException)(_told(error)) from None
-    sys.exit(0 if ok else 1)
+        raise problem_of(error) from None
+    except OSError as error:
+        if debug or error.errno == errno.EPIPE:  # who reads has left: click ends quietly
+            raise
+        raise Problem(f"{error.strerror or error}", "output or a file could not be written" * bool(error.errno)) from None
+    sys.exit(status or 0)
 
 
-async def _guarded(work: Callable[[], Coroutine[Any, Any, bool]], signals: list[int]) -> bool:
+async def _guarded(work: Callable[[], Coroutine[Any, Any, int | None]], signals: list[int], resumable: bool) -> int | None:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
 
     def stop(number: int) -> None:
         signals.append(number)
-        if len(signals) == 1:
+        if len(signals) == 1 and resumable:
             click.echo("Stopping: what is on its way is finished first. Ctrl-C again ends it at once.", err=True)
         task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # not on Windows
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not on Windows, nor in another thread
             loop.add_signal_handler(number, stop, number)
     return await work()
 
 
-def _told(error: Exception) -> str:
-    from ..errors import SourceChanged
+def problem_of(error: Exception) -> Problem:
+    """Return an error of the SDK as what a person at a terminal needs."""
+    from .hints import for_error, status_of
 
+    return Problem(one_line(error), for_error(error), status_of(error))
+
+
+_PYTHON = {"force=True": "--no-resume", "give a job_id": "give --job-id", "resume=False": "--no-resume"}
+"""What messages advise a program to do, and what that is called here."""
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error, on one line, with the names that things have at the command line."""
     text = " ".join(str(error).split())
     for python, here in _PYTHON.items():
         text = text.replace(python, here)
-    if isinstance(error, SourceChanged) and "--" not in text:
-        text += "; --force begins anew"
     return text
