@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from pathlib import Path
 
 import nox
 
@@ -58,6 +60,34 @@ def types(session: nox.Session) -> None:
     session.run("pyright")
     session.chdir(session.create_tmp())  # what is checked is the package as it is installed
     session.run("pyright", "--verifytypes", "nex_async", "--ignoreexternal")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the distributions, look at them, and run the demo from the wheel in an environment that holds nothing else."""
+    session.install("build", "twine")
+    place = Path(session.create_tmp()).resolve()
+    made, empty = place / "dist", place / "empty"
+    shutil.rmtree(made, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(made))
+    (wheel,), (source,) = made.glob("*.whl"), made.glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(source))
+    session.run("python", "-m", "venv", "--clear", str(empty))
+    binaries = empty / ("Scripts" if os.name == "nt" else "bin")
+    session.run(str(binaries / "python"), "-m", "pip", "install", "--quiet", f"{wheel}[demo]", external=True)
+    with session.chdir(place):  # away from the sources
+        session.run(str(binaries / "nex-async"), "demo", "--companies", "50", external=True)
+
+
+@nox.session
+def api(session: nox.Session) -> None:
+    """Compare the public surface with that of the last tag: what breaks must be in the changelog. `-- TAG` names another."""
+    session.install("griffe >= 1.5")
+    tags = session.posargs or (session.run("git", "tag", "--sort=-creatordate", silent=True, external=True) or "").split()
+    if not tags:
+        session.log("there is no tag yet, and so nothing to compare with")
+        return
+    session.run("griffe", "check", "nex_async", "--against", tags[0])
 
 
 @nox.session
