@@ -1,15 +1,15 @@
-"""For your own tests: `pip install nex-async pytest`, and these fixtures are there.
+"""For your own tests: pytest fixtures, there with `pip install nex-async pytest`; and real exchanges, recorded and replayed.
 
-`nex` is a client of an embedded Nex: `async def test_people(nex): await nex.records.create("person", {"name": "Ada Park"})`.
-`nex_emulator` is that Nex, one server a session and fresh data for each test: `.url`, `.key`, `.requests`, `.switches`.
-While it is in use `NEX_API_KEY` and `NEX_API_BASE_URL` name it, so that a plain `Nex()` in the code under test finds it.
-`ada, bob = nex_emulator.seed("person", {"name": "Ada"}, {"name": "Bob"})` puts records in place without a request.
-`nex_faults.add(kind="status", status=503, times=2)` makes the next requests go wrong; the kinds are those of the emulator.
-`nex_clock.freeze()` stops the server's time and `nex_clock.advance(60)` moves it: jobs, timestamps and limits follow.
-All of them are synchronous, and serve synchronous tests, pytest-asyncio, anyio's plugin, unittest and xdist alike.
-Without pytest, `with EmulatorThread() as emulator:` is what `nex_emulator` gives.
-`with record("people.jsonl", upstream="https://app.nex.ai") as tape:` notes what `tape.client()` says and hears, less secrets.
-`with replay("people.jsonl") as tape:` says it again without a network, and `tape.unused()` tells what nobody asked for.
+`nex` is a client of an embedded Nex: ``async def test_it(nex): await nex.records.create("person", {"name": "Ada Park"})``.
+`nex_emulator` is that Nex, one server a session and as new for each test: `.url`, `.key`, `.keys`, `.requests`, `.switches`.
+``[ada] = nex_emulator.seed("person", {"name": "Ada Park"})`` puts records there; `.request(...)` carries out any operation.
+A plain `Nex()` in the code under test finds it: `NEX_API_KEY` and `NEX_API_BASE_URL` name it as long as a test uses it.
+`nex_faults.add(kind="status", status=503, times=2)` has requests fail; the kinds of faults are those of the emulator.
+`nex_clock.freeze()` stops the time of the server and `nex_clock.advance(60)` moves it, with jobs, timestamps and limits.
+All are synchronous: for synchronous tests, and asynchronous ones under pytest-asyncio, anyio's plugin or unittest.
+Without pytest, ``with EmulatorThread() as emulator:`` gives what `nex_emulator` is.
+``with record("people.jsonl") as tape:`` notes what `tape.client()` asks of the real API and hears from it, less the key.
+``with replay("people.jsonl") as tape:`` answers the same again without a network; `tape.unused()` was not asked for.
 """
 
 from __future__ import annotations

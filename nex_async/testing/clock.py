@@ -10,10 +10,7 @@ __all__ = ["Clock"]
 
 
 class Clock:
-    """The time a server goes by: the real one until it is moved, or stopped. Any thread may read and move it.
-
-    Called, it returns seconds since 1970.
-    """
+    """The time a server goes by: the real one until it is moved, or stopped. Any thread may read and move it."""
 
     def __init__(self) -> None:
         self._changing = threading.Lock()
@@ -21,6 +18,7 @@ class Clock:
         self._frozen: float | None = None
 
     def __call__(self) -> float:
+        """Return the present in seconds since 1970."""
         with self._changing:
             return self._read()
 

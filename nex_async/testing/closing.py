@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+from typing import TYPE_CHECKING
 
 from ..client import Nex
-from ..transport.pool import ConnectionSet
 from ..transport.state import running_loop
+
+if TYPE_CHECKING:
+    from ..transport.pool import _ConnectionSet
 
 __all__ = ["close"]
 
@@ -28,7 +31,7 @@ def close(nex: Nex) -> None:
             _close(connections)
 
 
-def _close(connections: ConnectionSet) -> None:
+def _close(connections: _ConnectionSet) -> None:
     loop = connections.loop
     if loop.is_closed() or running_loop() is not None:  # inside a coroutine nothing can be waited for
         connections.drop()
@@ -39,7 +42,7 @@ def _close(connections: ConnectionSet) -> None:
         loop.run_until_complete(_close_and_settle(connections))
 
 
-async def _close_and_settle(connections: ConnectionSet) -> None:
+async def _close_and_settle(connections: _ConnectionSet) -> None:
     await connections.close()
     for _ in range(2):  # a transport closes its socket in a later turn of the loop
         await asyncio.sleep(0)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 from msgspec import UNSET
 
 from ..emulator import Emulator
@@ -16,9 +15,12 @@ from ..emulator.call import ApiError
 from ..models import Record
 from ..models.base import decode
 from .clock import Clock
+from .thread import on_own_thread
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from anyio.from_thread import BlockingPortal
 
     from ..emulator.faults import Faults
     from ..emulator.request_log import RequestLog
@@ -30,7 +32,7 @@ _AT_ONCE = 1e-6
 
 
 class EmulatorThread:
-    """An embedded Nex on a thread of its own: ``with EmulatorThread() as emulator: Nex(emulator.key, base_url=emulator.url)``.
+    """An embedded Nex on a thread of its own, which runs inside ``with EmulatorThread() as emulator:``.
 
     Arguments are those of `Emulator`. By default artifacts and AI lists complete as soon as the clock moves: at once by
     the real time, on `clock.advance` when it stands. Everything here may be used from any thread, and blocks for a
@@ -46,20 +48,14 @@ class EmulatorThread:
         switches: Mapping[str, Any] | None = None,
     ) -> None:
         self.clock: Clock = Clock()
-        self._emulator = Emulator(
-            path, keys=keys, processing_delay=processing_delay, switches=switches, clock=self.clock
-        )
+        self._emulator = Emulator(path, keys=keys, processing_delay=processing_delay, switches=switches, clock=self.clock)
         self._portal: BlockingPortal | None = None
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> EmulatorThread:
         if self._portal is not None:
             raise RuntimeError("the emulator is running already")
-        with contextlib.ExitStack() as opening:
-            portal = opening.enter_context(start_blocking_portal())
-            opening.enter_context(portal.wrap_async_context_manager(self._emulator))
-            self._open = opening.pop_all()
-        self._portal = portal
+        self._portal = self._open.enter_context(on_own_thread(self._emulator))
         return self
 
     def __exit__(
@@ -114,7 +110,7 @@ class EmulatorThread:
     def request(self, method: str, path: str, /, *, query: Mapping[str, str] | None = None, body: Any = UNSET) -> Any:
         """Carry out any operation, without a request that could fail or show in the log, and return its JSON.
 
-        `path` begins with `/v1/`: ``emulator.request("POST", "/v1/context/text", body={"content": "Ada asked for a demo."})``
+        `path` begins with `/v1/`. ``.request("POST", "/v1/context/text", body={"content": "Ada asked for a demo."})``
         makes an insight, and the stream tells it. Raises ValueError where the API would refuse.
         """
         reply = self._perform(method, path, query or {}, body)

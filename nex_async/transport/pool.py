@@ -34,7 +34,7 @@ from .limiter import KeyState
 from .sweeper import Sweeper
 from .wire import MAX_ERROR_BODY, Reply, Request
 
-__all__ = ["Binding", "ConnectionSet", "SessionPool", "Tenant"]
+__all__ = ["Binding", "SessionPool", "Tenant"]
 
 _log = logging.getLogger("nex_async.pool")
 
@@ -86,7 +86,7 @@ class SessionPool:
         if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
             raise ConfigError("ssl must be an ssl.SSLContext; certificates are always verified otherwise")
         self._connector_factory = connector_factory or aiohttp.TCPConnector
-        self._sets: dict[int, ConnectionSet] = {}
+        self._sets: dict[int, _ConnectionSet] = {}
         _pools.add(self)
         # Not `__del__`: the collector may finalise what a pool holds before the pool itself, and aiohttp would warn of each.
         weakref.finalize(self, _release, self._sets)
@@ -96,7 +96,7 @@ class SessionPool:
         """Whether `aclose` was called."""
         return self._closed
 
-    def connections(self) -> ConnectionSet:
+    def connections(self) -> _ConnectionSet:
         """Return the connections of the running loop, opened now if need be."""
         if self._closed:
             raise ClientClosed("the session pool is closed")
@@ -104,7 +104,7 @@ class SessionPool:
         found = self._sets.get(id(loop))
         if found is None or found.loop is not loop:
             self._forget_closed_loops()
-            found = self._sets[id(loop)] = ConnectionSet(loop, self)
+            found = self._sets[id(loop)] = _ConnectionSet(loop, self)
         return found
 
     def _forget_closed_loops(self) -> None:
@@ -137,7 +137,7 @@ class SessionPool:
             else:
                 asyncio.run_coroutine_threadsafe(found.close(), found.loop)
 
-    def take(self) -> list[ConnectionSet]:
+    def take(self) -> list[_ConnectionSet]:
         """Refuse new calls, and hand over the connections of every loop to be closed by the caller."""
         self._closed = True
         sets = list(self._sets.values())
@@ -157,7 +157,7 @@ class SessionPool:
         return f"<SessionPool max_connections={self.max_connections}{' closed' if self._closed else ''}>"
 
 
-def _release(sets: dict[int, ConnectionSet]) -> None:
+def _release(sets: dict[int, _ConnectionSet]) -> None:
     """Let go of what a pool held that was dropped, or was still open when the interpreter ends."""
     held = list(sets.values())
     sets.clear()
@@ -172,7 +172,7 @@ def _positive(name: str, value: object) -> None:
         raise ConfigError(f"{name} must be a positive number, not {value!r}")
 
 
-class ConnectionSet:
+class _ConnectionSet:
     """What a pool holds on one loop: a connector per lane, the sessions of its tenants, and the state of their keys."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pool: SessionPool) -> None:
@@ -297,9 +297,9 @@ class Binding:
 
     __slots__ = ("connections", "generation", "keys", "loop", "replied", "session", "stream_session", "tenant")
 
-    def __init__(self, tenant: Tenant, connections: ConnectionSet, keys: KeyState) -> None:
+    def __init__(self, tenant: Tenant, connections: _ConnectionSet, keys: KeyState) -> None:
         self.tenant: Tenant = tenant
-        self.connections: ConnectionSet = connections
+        self.connections: _ConnectionSet = connections
         self.loop: asyncio.AbstractEventLoop = connections.loop
         self.keys: KeyState = keys
         self.generation: int = Tenant.generation
