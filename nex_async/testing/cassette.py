@@ -25,8 +25,10 @@ __all__ = [
     "bytes_of",
     "dumps",
     "kept_headers",
+    "packed",
     "query_of",
     "read_cassette",
+    "unpacked",
     "write_cassette",
 ]
 
@@ -77,7 +79,7 @@ def body_of(data: bytes) -> Body:
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        return {"base64": base64.b64encode(data).decode()}
+        return {"base64": packed(data)}
     try:
         return {"json": json.loads(text, parse_constant=_refuse_constant)}
     except (ValueError, RecursionError):
@@ -93,8 +95,18 @@ def bytes_of(body: Body) -> bytes:
     if "json" in body:
         return dumps(body["json"]).encode()
     if "base64" in body:
-        return base64.b64decode(body["base64"])
+        return unpacked(body["base64"])
     return "".join(body.get("events", [body.get("text", "")])).encode()
+
+
+def packed(data: bytes) -> str:
+    """Return bytes as a line of text."""
+    return base64.b64encode(data).decode()
+
+
+def unpacked(text: str) -> bytes:
+    """Return the bytes that were packed."""
+    return base64.b64decode(text)
 
 
 def query_of(text: str) -> dict[str, Any]:

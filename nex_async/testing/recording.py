@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -19,7 +20,7 @@ from ..errors import ConfigError
 from ..transport.pool import refuse_hidden_retry
 from .cassette import Cassette, Exchange, body_of, kept_headers, query_of, write_cassette
 from .loopback import serve
-from .redaction import redacted
+from .redaction import redacted, secrets_of
 from .thread import on_own_thread
 
 __all__ = ["Recording", "record"]
@@ -31,7 +32,6 @@ _OWN = frozenset({
 """Headers that are between two neighbours."""
 _CONNECT_SECONDS = 10.0
 _END_OF_EVENT = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)|(?<=\r\r)")
-_SCHEMES = ("sk-", "nex_dev_")
 
 
 @contextlib.contextmanager
@@ -89,7 +89,7 @@ class Recording:
         path = request.rel_url.raw_path
         if not path.startswith(PREFIX + "/"):
             return web.Response(status=404, text=f"the recorder's base URL is {self.url}")
-        self._note_secrets(request.headers.get("Authorization", ""))
+        self._secrets |= secrets_of(request.headers.get("Authorization", ""))
         query = request.rel_url.raw_query_string
         noted = _Noted(request.method, path[len(PREFIX) :], query, await request.read())
         self._noted.append(noted)
@@ -103,14 +103,6 @@ class Recording:
                 request.transport.abort()
             return web.Response()
 
-    def _note_secrets(self, authorization: str) -> None:
-        key = authorization.partition(" ")[2].strip()
-        for scheme in _SCHEMES:
-            if key.startswith(scheme) and len(key) > len(scheme) + 8:
-                self._secrets.add(key[len(scheme) :])
-        if key:
-            self._secrets.add(key)
-
     def _ask(self, request: web.BaseRequest, noted: _Noted) -> Any:
         headers = [(name, value) for name, value in request.headers.items() if name.lower() not in _OWN]
         plain = request.headers.get("Accept-Encoding") == "identity"
@@ -119,7 +111,7 @@ class Recording:
             noted.method,
             URL(f"{self._upstream}{noted.path}{'?' if noted.query else ''}{noted.query}", encoded=True),
             headers=headers,
-            data=noted.body or None,
+            data=io.BytesIO(noted.body) if noted.body else None,  # aiohttp warns of large bodies in one piece
             skip_auto_headers=("User-Agent", "Content-Type"),
             allow_redirects=False,
         )

@@ -13,15 +13,25 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote, unquote
 
-from .cassette import Body, Exchange, dumps
+from .cassette import Body, Exchange, dumps, packed, unpacked
 
-__all__ = ["PLACEHOLDER", "redacted"]
+__all__ = ["PLACEHOLDER", "redacted", "secrets_of"]
 
 PLACEHOLDER = re.compile(r"redacted-\d+")
 _KEY = re.compile(r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2}))(?:sk-|nex_dev_)[A-Za-z0-9_\-]{6,}")
 _NO_KEY = "redacted-key"
+_END_OF_LINE = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
+_LONG = 8
+"""A shorter end of a key is no secret without its beginning."""
 _TELLING = 4
 """A shorter text is redacted in its own fields only: elsewhere it may mean anything."""
+
+
+def secrets_of(authorization: str) -> set[str]:
+    """Return what must not be told of an `Authorization` header: the key, also encoded, and the part of it that tells."""
+    key = authorization.partition(" ")[2].strip()
+    tail = key.removeprefix("sk-").removeprefix("nex_dev_")
+    return {secret for secret in (key, quote(key, safe=""), tail if len(tail) >= _LONG else "") if secret}
 
 
 def redacted(exchanges: Iterable[Exchange], fields: frozenset[str], keys: Iterable[str]) -> list[Exchange]:
@@ -82,6 +92,8 @@ class _Redaction:
             return {"json": self._value(body["json"], False)}
         if "events" in body:
             return {**body, "events": [self._event(event) for event in body["events"]]}
+        if "base64" in body:
+            return {"base64": packed(self._text(unpacked(body["base64"]).decode("latin-1")).encode("latin-1"))}
         return {name: self._text(value) for name, value in body.items()}
 
     def _event(self, event: str) -> str:
@@ -105,7 +117,7 @@ class _Redaction:
 
 def _in_event(event: str, change: Callable[[Any], Any]) -> str:
     """Return an event with its JSON changed; one that holds none is returned as it is."""
-    lines = event.splitlines(keepends=True)
+    lines = _END_OF_LINE.split(event)
     data = [line for line in lines if line.startswith("data:")]
     try:
         found = json.loads("".join(line[5:] for line in data))

@@ -18,7 +18,7 @@ from ..config import PREFIX
 from .cassette import Cassette, Exchange, body_of, bytes_of, query_of, read_cassette
 from .loopback import serve
 from .matching import Bindings
-from .redaction import redacted
+from .redaction import redacted, secrets_of
 from .thread import on_own_thread
 
 __all__ = ["Replay", "replay"]
@@ -75,7 +75,8 @@ class Replay:
         path = request.rel_url.raw_path.removeprefix(PREFIX)
         query = query_of(request.rel_url.raw_query_string)
         given = Exchange(request.method, path, query, body_of(await request.read()), 0, {}, {})
-        [asked] = redacted([given], frozenset(), ())  # of keys alone, as the recorded ones are
+        secrets = secrets_of(request.headers.get("Authorization", ""))
+        [asked] = redacted([given], frozenset(), secrets)  # of keys alone, as the recorded ones are
         found = next((each for each in self._left if not self._bindings.take(each, asked)), None)
         if found is None:
             return self._refuse(asked)

@@ -44,9 +44,9 @@ def test_seeding_that_cannot_be() -> None:
     """What the API would refuse raises ValueError in its words, whatever faults there are; those before it are there."""
     with EmulatorThread() as emulator:
         emulator.faults.add(kind="status", times=None)
-        with pytest.raises(ValueError, match="POST /v1/objects/person: 400 .*name"):
+        with pytest.raises(ValueError, match=r"POST /v1/objects/person: 400 .*name"):
             emulator.seed("person", {"name": "Ada"}, {"job_title": "CTO"})
-        with pytest.raises(ValueError, match="404 .*ship"):
+        with pytest.raises(ValueError, match=r"404 .*ship"):
             emulator.seed("ship", {"name": "Nina"})
         with pytest.raises(ValueError, match="405"):
             emulator.request("GET", "/v1/context/ask")
@@ -80,7 +80,9 @@ async def test_a_start_that_fails(tmp_path: Path) -> None:
 
 def test_its_own_arguments() -> None:
     """Keys, switches and delay are the caller's; by default a job is done as soon as the clock moves."""
-    with EmulatorThread(keys={"sk-a": None, "sk-b": ["task.read"]}, processing_delay=60, switches={"delete_body": "{}"}) as slow:
+    with EmulatorThread(
+        keys={"sk-a": None, "sk-b": ["task.read"]}, processing_delay=60, switches={"delete_body": "{}"}
+    ) as slow:
         assert (slow.key, slow.keys["sk-b"], slow.switches["delete_body"]) == ("sk-a", {"task.read"}, "{}")
         text = slow.request("POST", "/v1/context/text", body={"content": "They left."})
         place = f"/v1/context/artifacts/{text['artifact_id']}"

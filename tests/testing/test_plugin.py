@@ -192,19 +192,31 @@ def test_nothing_is_left():
     gc.collect()
 '''
 
-_OTHER_RUNNERS = '''
+_OTHER_RUNNERS = """
 import pytest
 
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
-'''
+"""
 
 
 def run(project: Path, *arguments: str, passed: int) -> None:
     """Run pytest in a project and see that so many tests passed, and nothing else happened but skips."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:hypothesispytest", "-p", "no:cacheprovider", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-W",
+            "error",
+            "-p",
+            "no:hypothesispytest",
+            "-p",
+            "no:cacheprovider",
+            *arguments,
+        ],
         cwd=project,
         capture_output=True,
         text=True,
