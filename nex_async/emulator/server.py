@@ -184,7 +184,6 @@ class Emulator:
         if restarting is not None:
             await asyncio.gather(restarting, return_exceptions=True)
         await self._running().drop()
-        await self.stream.forget()
         self.faults.clear()
         self.switches.reset()
         self._limiter.clear()

@@ -107,18 +107,14 @@ class InsightStream:
             struck = fault or preset(listener.settings.faults, "emission", _ROUTE)
             listener.put(frames[variant], struck)
 
-    async def forget(self) -> None:
-        """Send no more of what a fault holds back."""
-        for task in list(self._lagging):
-            task.cancel()
-        await asyncio.gather(*self._lagging, return_exceptions=True)
-
     async def aclose(self) -> None:
         """End every stream in good order, and those that do not read by RST."""
         self._is_open = False
         for watcher in self.watchers:
             watcher.end()
-        await self.forget()
+        for task in list(self._lagging):
+            task.cancel()
+        await asyncio.gather(*self._lagging, return_exceptions=True)
         for listener in list(self._listeners):
             listener.end()
         ending = [asyncio.ensure_future(listener.over.wait()) for listener in self._listeners]

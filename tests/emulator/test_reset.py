@@ -144,13 +144,17 @@ async def test_waiting_for_a_request_on_another_loop(clock: Clock) -> None:
     """The request log wakes those who wait for a request on another event loop than the server's."""
     async with Emulator(clock=clock) as emulator, aiohttp.ClientSession() as session:
         api = Api(session, emulator.url, emulator.key)
-        waiting = asyncio.ensure_future(asyncio.to_thread(asyncio.run, emulator.requests.wait_for("listTasks", 2)))
+        waiting = asyncio.ensure_future(asyncio.to_thread(asyncio.run, _wait_for_two(emulator)))
         await api("GET", "/v1/tasks")
         await asyncio.sleep(0.02)
         assert not waiting.done()
         await api("GET", "/v1/tasks")
-        await asyncio.wait_for(waiting, 5)
+        await waiting
         await emulator.requests.wait_for("listTasks", 2)
+
+
+async def _wait_for_two(emulator: Emulator) -> None:
+    await asyncio.wait_for(emulator.requests.wait_for("listTasks", 2), 5)
 
 
 async def test_an_operation_nobody_sent(clock: Clock) -> None:

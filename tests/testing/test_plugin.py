@@ -131,25 +131,34 @@ async def test_left_open(nex, nex_faults, nex_emulator):
     nex_emulator.left = call
 
 
-def test_left_open_on_loops_of_its_own(nex, nex_emulator, request):
+@pytest.fixture
+def stopped_loop():
+    loop = asyncio.new_event_loop()
+    yield loop
+    assert not asyncio.all_tasks(loop)
+    loop.close()
+
+
+@pytest.fixture
+def running_loop():
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    assert not asyncio.all_tasks(loop)
+    loop.close()
+
+
+def test_left_open_on_loops_that_end_later(stopped_loop, running_loop, nex):
+    """Where loops outlive the client, its connections and what runs for it are gone all the same."""
     async def use():
         await nex.insights.stream().__aenter__()
 
     asyncio.run(use())
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(nex.tasks.list().collect())
-    request.addfinalizer(loop.close)
-    running = asyncio.new_event_loop()
-    thread = threading.Thread(target=running.run_forever)
-    thread.start()
-    asyncio.run_coroutine_threadsafe(nex.tasks.list().collect(), running).result(5)
-
-    def end():
-        running.call_soon_threadsafe(running.stop)
-        thread.join()
-        running.close()
-
-    request.addfinalizer(end)
+    stopped_loop.run_until_complete(use())
+    asyncio.run_coroutine_threadsafe(use(), running_loop).result(5)
 
 
 class TestUnittest(unittest.TestCase):
