@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from anyio.from_thread import start_blocking_portal
 from msgspec import UNSET
 
 from ..emulator import Emulator
@@ -15,7 +16,6 @@ from ..emulator.call import ApiError
 from ..models import Record
 from ..models.base import decode
 from .clock import Clock
-from .thread import on_own_thread
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -55,7 +55,11 @@ class EmulatorThread:
     def __enter__(self) -> EmulatorThread:
         if self._portal is not None:
             raise RuntimeError("the emulator is running already")
-        self._portal = self._open.enter_context(on_own_thread(self._emulator))
+        with contextlib.ExitStack() as opening:
+            portal = opening.enter_context(start_blocking_portal())
+            opening.enter_context(portal.wrap_async_context_manager(self._emulator))
+            self._open = opening.pop_all()
+        self._portal = portal
         return self
 
     def __exit__(

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from anyio.from_thread import start_blocking_portal
 from yarl import URL
 
 from ..client import Nex
@@ -21,7 +22,6 @@ from ..transport.pool import refuse_hidden_retry
 from .cassette import Cassette, Exchange, body_of, kept_headers, query_of, write_cassette
 from .loopback import serve
 from .redaction import redacted, secrets_of
-from .thread import on_own_thread
 
 __all__ = ["Recording", "record"]
 
@@ -52,7 +52,7 @@ def record(
         raise ConfigError("redact must be a collection of field names, not one string")
     recording = Recording(normalise_base_url(upstream, "upstream"))
     fields = frozenset(redact)
-    with on_own_thread(recording._running()):
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(recording._running()):
         yield recording
     exchanges = redacted(recording._exchanges(), fields, recording._secrets)
     write_cassette(Path(path), Cassette(exchanges, fields), secrets=recording._secrets)
@@ -96,9 +96,7 @@ class Recording:
         try:
             async with self._ask(request, noted) as reply:
                 return await self._pass_on(request, noted, reply)
-        except aiohttp.ClientError:
-            if not noted.is_stream:  # the real one broke off, and so do we; a stream's client has left
-                noted.status = 0
+        except aiohttp.ClientError:  # the real one broke off, and so do we
             if request.transport is not None:
                 request.transport.abort()
             return web.Response()

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from anyio.from_thread import start_blocking_portal
 
 from ..client import Nex
 from ..config import PREFIX
@@ -19,7 +20,6 @@ from .cassette import Cassette, Exchange, body_of, bytes_of, query_of, read_cass
 from .loopback import serve
 from .matching import Bindings
 from .redaction import redacted, secrets_of
-from .thread import on_own_thread
 
 __all__ = ["Replay", "replay"]
 
@@ -39,7 +39,7 @@ def replay(path: str | os.PathLike[str], /) -> Iterator[Replay]:
     no cassette.
     """
     player = Replay(read_cassette(Path(path)))
-    with on_own_thread(player._running()):
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(player._running()):
         yield player
     if player.unexpected:
         raise AssertionError("\n".join([f"{os.fspath(path)} has no reply to:", *player.unexpected]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -122,8 +123,12 @@ async def test_faults_from_another_thread(clock: Clock) -> None:
         emulator.faults.add(kind="delay", seconds=30, times=None)
         held = asyncio.ensure_future(api("GET", "/v1/tasks"))
         await emulator.requests.wait_for("listTasks")
+        asyncio.get_running_loop().set_debug(True)  # a loop that is not told in its own way raises
         await asyncio.to_thread(emulator.faults.clear)
-        assert (await held)["data"] == []
+        assert (await asyncio.wait_for(held, 5))["data"] == []
+        asyncio.get_running_loop().set_debug(False)
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
 
         def fill() -> None:
             for _ in range(50):
@@ -135,6 +140,7 @@ async def test_faults_from_another_thread(clock: Clock) -> None:
         await asyncio.gather(*(api("GET", "/v1/tasks") for _ in range(50)))
         for thread in threads:
             thread.join()
+        sys.setswitchinterval(usual)
         assert len({fault.id for fault in emulator.faults}) == len(emulator.faults) == 200
         assert emulator.faults.remove(emulator.faults.add(kind="status").id)
         assert not emulator.faults.remove(0)
@@ -144,7 +150,7 @@ async def test_waiting_for_a_request_on_another_loop(clock: Clock) -> None:
     """The request log wakes those who wait for a request on another event loop than the server's."""
     async with Emulator(clock=clock) as emulator, aiohttp.ClientSession() as session:
         api = Api(session, emulator.url, emulator.key)
-        waiting = asyncio.ensure_future(asyncio.to_thread(asyncio.run, _wait_for_two(emulator)))
+        waiting = asyncio.ensure_future(asyncio.to_thread(asyncio.run, _wait_for_two(emulator), debug=True))
         await api("GET", "/v1/tasks")
         await asyncio.sleep(0.02)
         assert not waiting.done()

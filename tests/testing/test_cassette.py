@@ -213,7 +213,12 @@ async def _teller(request: web.BaseRequest) -> web.StreamResponse:
     """Tell the key in every way a careless server could."""
     await request.read()
     key = request.headers["Authorization"].partition(" ")[2]
-    headers = {"Set-Cookie": f"session={key}", "X-Key": key, "X-Request-Id": f"for-{key}", "Location": f"/?key={quote(key, safe='')}"}
+    headers = {
+        "Set-Cookie": f"session={key}",
+        "X-Key": key,
+        "X-Request-Id": f"for-{key}",
+        "Location": f"/?key={quote(key, safe='')}",
+    }
     place = request.rel_url.path.rpartition("/")[2]
     if place == "stream":
         response = web.StreamResponse(headers={**headers, "Content-Type": "text/event-stream"})
@@ -257,12 +262,12 @@ async def test_the_key_is_never_in_the_file(path: Path) -> None:
     assert text.count("redacted-key") > 40
     with replay(path) as again:
         async with aiohttp.ClientSession(headers=headers) as session:
-            for place in ("json", "escaped", "html", "cut", "binary", f"{KEY}/json"):
+            for place in ("json", "escaped", "html", "cut", "binary", "stream", f"{KEY}/json"):
                 url = f"{again.url}/v1/{place}?key={KEY}&other=sk-another-key-1"
                 async with session.post(url, json={"key": KEY, KEY: f"x{KEY}"}) as response:
                     assert b"redacted-key" in await response.read()
                     assert response.status == (500 if place == "cut" else 200)
-        assert {each.partition("?")[0] for each in again.unused()} == {"POST /v1/stream", "POST /v1/html"}
+        assert {each.partition("?")[0] for each in again.unused()} == {"POST /v1/html"}
 
 
 async def test_a_key_of_no_known_shape(path: Path) -> None:
@@ -280,6 +285,7 @@ async def test_bodies_of_every_kind(path: Path) -> None:
     bodies = [
         b'{"id": 28730195732557761123456789, "text": "\xe2\x80\xa8 \\ud83d\\ude00", "empty": {}, "none": null}',
         b'{"half": "\\ud83d"}',
+        b'{"no": NaN, "nor": Infinity}',
         b"[]",
         b"null",
         b"",
@@ -304,6 +310,7 @@ async def test_bodies_of_every_kind(path: Path) -> None:
         with replay(path) as again:
             await ask(again.url)
             assert again.unused() == []
+    assert b'NaN, \\"nor' in path.read_bytes()  # as text, for it is no JSON
     first = lines_of(path)[1]["request"]
     assert (first["path"], first["query"]) == ("/v1/0/a%2Fb", {"x": ["1", "2"], "y": ""})
 
@@ -314,6 +321,9 @@ async def test_placeholders_match_each_other(path: Path) -> None:
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
+        if request.rel_url.path.endswith("stream"):
+            text = 'id: 1\r\ndata: {"say": "a\u2028b",\r\ndata: "mail": "eve@z.io"}\r\nretry: 5\r\n\r\n'
+            return web.Response(text=text, content_type="text/event-stream")
         return web.Response(body=body or b'{"text": "to ada@x.io, not to bada@x.io"}', content_type="application/json")
 
     sent = {"mail": {"first": "ada@x.io", "more": ["", None, True, 7, 1.5, "bob@y.io", "ada@x.io", "a"]}, "a": "a"}
@@ -322,13 +332,17 @@ async def test_placeholders_match_each_other(path: Path) -> None:
             await session.get(f"{tape.url}/v1/early/ada%40x.io", params={"to": "ada@x.io"})
             await session.post(f"{tape.url}/v1/late", json=sent)
             await session.get(f"{tape.url}/v1/query", params={"mail": "eve@z.io"})
-    early, late, query = lines_of(path)[1:]
+            await session.get(f"{tape.url}/v1/stream")
+    early, late, query, stream = lines_of(path)[1:]
     assert early["request"]["path"] == "/v1/early/redacted-1"
     assert early["request"]["query"] == {"to": "redacted-1"}
     assert early["reply"]["json"] == {"text": "to redacted-1, not to bada@x.io"}
     redacted = {"first": "redacted-1", "more": ["", None, True, 0, 0.0, "redacted-2", "redacted-1", "redacted-3"]}
     assert late["request"]["json"] == late["reply"]["json"] == {"mail": redacted, "a": "a"}
     assert query["request"]["query"] == {"mail": "redacted-4"}
+    told = 'id: 1\r\ndata: {"say":"a\u2028b","mail":"redacted-4"}\nretry: 5\r\n\r\n'
+    assert stream["reply"]["events"] == [told]
+    assert stream["reply"]["ended"]
 
 
 async def test_a_placeholder_is_one_thing(path: Path) -> None:

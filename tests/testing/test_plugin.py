@@ -154,11 +154,13 @@ def running_loop():
 def test_left_open_on_loops_that_end_later(stopped_loop, running_loop, nex):
     """Where loops outlive the client, its connections and what runs for it are gone all the same."""
     async def use():
-        await nex.insights.stream().__aenter__()
+        feed = nex.insights.stream()
+        await feed.__aenter__()
+        return feed
 
-    asyncio.run(use())
-    stopped_loop.run_until_complete(use())
-    asyncio.run_coroutine_threadsafe(use(), running_loop).result(5)
+    held = [asyncio.run(use()), stopped_loop.run_until_complete(use())]
+    held.append(asyncio.run_coroutine_threadsafe(use(), running_loop).result(5))
+    nex.held = held
 
 
 class TestUnittest(unittest.TestCase):
