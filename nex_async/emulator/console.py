@@ -12,11 +12,11 @@ import msgspec
 from aiohttp import web
 
 from nex_async import routes
-from nex_async.emulator import bodies, context
-from nex_async.emulator.call import Call, bad_request
+from nex_async.emulator import bodies
+from nex_async.emulator.call import Call
 from nex_async.emulator.control import check_method, json_reply
 from nex_async.emulator.dispatch import read_body
-from nex_async.emulator.enrichment import Batch, read_batch, read_newest, render_enriched
+from nex_async.emulator.enrichment import read_newest, render_enriched
 from nex_async.emulator.faults import Kind
 from nex_async.emulator.listing import read_page
 from nex_async.emulator.static_files import read_static
@@ -81,20 +81,8 @@ async def records(emulator: Emulator, request: web.BaseRequest) -> web.StreamRes
 async def texts(emulator: Emulator, request: web.BaseRequest) -> web.StreamResponse:
     """`POST {"content": "...", "context": "..."}`: take a text in, as the API would; its insights go out on the stream."""
     check_method(request, "POST")
-    call = Call({}, {}, await read_body(request))
-
-    def take_in(store: Store) -> tuple[str, list[Batch]]:
-        store.emitted = []
-        try:
-            receipt = context.add_text(store, call)
-        except UnicodeEncodeError:
-            raise bad_request("text with half a surrogate pair is not UTF-8") from None
-        return receipt, [read_batch(store, emission) for emission in store.emitted]
-
-    receipt, batches = await emulator.run(take_in)
-    for batch in batches:
-        emulator.stream.publish(batch)
-    return web.Response(text=receipt, content_type="application/json")
+    receipt = await emulator.perform("POST", routes.ADD_TEXT.path, {}, await read_body(request))
+    return web.Response(body=receipt, content_type="application/json")
 
 
 async def events(emulator: Emulator, request: web.BaseRequest) -> web.StreamResponse:

@@ -93,9 +93,26 @@ class Dispatcher:
         self._store = store
         self._keys = keys
         self._bench = bench
+        self._answering: set[asyncio.Task[object]] = set()
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Return the reply to a request, whatever happens on the way."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
+        try:
+            return await self._answer(request)
+        finally:
+            self._answering.discard(task)
+
+    async def drop(self) -> None:
+        """Break off every request that is being answered, and every stream; return when nothing of them goes on."""
+        answering = list(self._answering)
+        for task in answering:
+            task.cancel()
+        await asyncio.gather(*answering, return_exceptions=True)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.rel_url.raw_path
         found, values = _ROUTER.find(path[len(PREFIX) :]) if path.startswith(PREFIX + "/") else ({}, [])
         route, key, bench = found.get(request.method), key_of(request), self._bench
@@ -195,13 +212,26 @@ class Dispatcher:
             visit.body = await read_body(visit.request)
         lag = self._bench.faults.draw("visibility", route.name) if route is routes.ADD_TEXT else None
         work = _Work(route, operation, visit.call, settings, undo, None if lag is None else lag.lasting(self._bench.clock))
+        body = await self._do(work)
+        return Reply(route.status, body, {"Content-Type": work.call.content_type} if body else None)
+
+    async def perform(self, method: str, path: str, query: Mapping[str, str], body: bytes) -> bytes:
+        """Carry out an operation that nobody sent: no key, fault or limit, and no entry in the log. Raises `ApiError`."""
+        found, values = _ROUTER.find(path)
+        route = found.get(method)
+        if route is None:
+            raise _no_route(found, method, path)
+        call = Call(dict(zip(route.params, values, strict=True)), query, body)
+        return await self._do(_Work(route, _operation(route), call, self._bench.switches.settings))
+
+    async def _do(self, work: _Work) -> bytes:
         try:
             body, batches = await self._database.run(_carry_out, self._store, work)
         except _Undone as undone:
             body, batches = undone.body, []
         for batch in batches:  # only now: the transaction was committed
             self._bench.stream.publish(batch)
-        return Reply(route.status, body, {"Content-Type": work.call.content_type} if body else None)
+        return body
 
     async def run(self, function: Callable[[Store], _T]) -> _T:
         """Call a function with the store, on the database's thread, as one transaction."""
@@ -291,8 +321,8 @@ class _Work:
     operation: Operation
     call: Call
     settings: Settings
-    undo: bool
-    hidden: Callable[[], bool] | None
+    undo: bool = False
+    hidden: Callable[[], bool] | None = None
 
 
 class _Undone(Exception):

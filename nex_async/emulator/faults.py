@@ -3,13 +3,15 @@
 A fault is added and then looks at every request (or stream connection, or emitted batch) it is meant for. It lets the
 first `after` pass, strikes the next `times`, each with `probability`, and is spent. Where several would strike, the one
 added first does; so `add(kind="status", times=2)` and then `add(kind="reset", after=2)` fail a third request by a reset.
-Chance is seeded: the same requests meet the same faults again.
+Chance is seeded: the same requests meet the same faults again. Faults may be added and taken back from any thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import threading
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -193,45 +195,50 @@ class Faults:
     """The faults of a running server, in the order they were added."""
 
     def __init__(self) -> None:
-        self._faults: list[Fault] = []
+        self._faults: tuple[Fault, ...] = ()
         self._held: dict[asyncio.Future[None], Fault] = {}
         self._number = 0
+        self._changing = threading.Lock()
 
     def __iter__(self) -> Iterator[Fault]:
-        return iter(list(self._faults))
+        return iter(self._faults)
 
     def __len__(self) -> int:
         return len(self._faults)
 
     def add(self, /, **spec: Any) -> Fault:
         """Add a fault; the words are those of `FaultSpec`. Raises ValueError naming the field that cannot be."""
-        self._number += 1
-        fault = Fault(self._number, _read(spec))
-        self._faults.append(fault)
+        read = _read(spec)
+        with self._changing:
+            self._number += 1
+            fault = Fault(self._number, read)
+            self._faults = (*self._faults, fault)
         return fault
 
     def remove(self, number: int) -> bool:
         """Take a fault back and let go whatever it holds up; False if there is none of this id."""
-        found = [fault for fault in self._faults if fault.id == number]
+        return self._take(lambda fault: fault.id == number)
+
+    def clear(self) -> None:
+        """Take every fault back."""
+        self._take(lambda fault: True)
+
+    def _take(self, chosen: Callable[[Fault], bool]) -> bool:
+        with self._changing:
+            found = [fault for fault in self._faults if chosen(fault)]
+            self._faults = tuple(fault for fault in self._faults if fault not in found)
         for fault in found:
-            self._faults.remove(fault)
             fault.is_cleared = True
             self.release(fault)
         return bool(found)
 
-    def clear(self) -> None:
-        """Take every fault back."""
-        for fault in self:
-            self.remove(fault.id)
-
     async def hold(self, fault: Fault) -> None:
         """Wait as long as a fault lasts, or until it is cleared or the server closes."""
-        if fault.is_cleared:
-            return
         turn = asyncio.get_running_loop().create_future()
-        self._held[turn] = fault
+        self._held[turn] = fault  # before the look: whoever clears the fault now finds it
         try:
-            await asyncio.wait_for(turn, fault.duration())
+            if not fault.is_cleared:
+                await asyncio.wait_for(turn, fault.duration())
         except (asyncio.TimeoutError, TimeoutError):
             return
         finally:
@@ -239,9 +246,10 @@ class Faults:
 
     def release(self, fault: Fault | None = None) -> None:
         """Let go what a fault holds up now, or what any does."""
-        for turn, holder in self._held.items():
-            if fault in (None, holder) and not turn.done():
-                turn.set_result(None)
+        for turn, holder in list(self._held.items()):
+            if fault in (None, holder):
+                with contextlib.suppress(RuntimeError):  # its loop was closed
+                    turn.get_loop().call_soon_threadsafe(_let_go, turn)
 
     def draw(self, stage: Stage, route: str, fits: Callable[[Fault], bool] | None = None) -> Fault | None:
         """Return the fault that strikes, if one does; every fault this concerns has then seen it."""
@@ -254,6 +262,11 @@ class Faults:
                 fault.hits += 1
             fault.seen += 1
         return struck
+
+
+def _let_go(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
 
 
 def _read(words: dict[str, Any]) -> FaultSpec:

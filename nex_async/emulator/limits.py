@@ -82,6 +82,10 @@ class RateLimiter:
         self._clock = clock
         self._past: dict[tuple[str, str], deque[float]] = {}
 
+    def clear(self) -> None:
+        """Forget all that came."""
+        self._past.clear()
+
     def admit(self, key: str, group: str, limits: Limits) -> float:
         """Count a request in and return 0, or return the seconds until it may come."""
         if limits.everything is None and limits.of(group) is None:

@@ -1,10 +1,14 @@
-"""The request log: what really came over the wire, and what became of it. Keys appear as fingerprints only."""
+"""The request log: what really came over the wire, and what became of it. Keys appear as fingerprints only.
+
+The server writes it on its own thread; any other may read it, clear it and wait for what comes.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
@@ -45,7 +49,7 @@ class RequestLog:
         self._size = size
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._number = 0
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self.observers: set[Callable[[Entry], None]] = set()
         """Told of each request when it comes and when it is over."""
 
@@ -60,7 +64,7 @@ class RequestLog:
 
     def count(self, operation: str | None = None) -> int:
         """Return how many requests of an operation there are; of all, without one."""
-        return sum(operation is None or entry.operation == operation for entry in self._entries.values())
+        return sum(operation is None or entry.operation == operation for entry in self)
 
     def clear(self) -> None:
         """Forget all requests; numbers go on."""
@@ -68,9 +72,11 @@ class RequestLog:
 
     async def wait_for(self, operation: str, count: int = 1) -> None:
         """Return as soon as the log holds `count` requests of an operation, answered or not."""
-        while self.count(operation) < count:
+        while True:
             waiter = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
+            self._waiting.append(waiter)  # before the look: what comes after it wakes us
+            if self.count(operation) >= count:
+                return
             await waiter
 
     def begin(self, operation: str, method: str, path: str, query: str, key: str) -> Entry:
@@ -97,10 +103,15 @@ class RequestLog:
             observer(entry)
 
     def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            with contextlib.suppress(RuntimeError):  # its loop was closed
+                waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 @lru_cache(maxsize=1024)

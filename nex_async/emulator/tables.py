@@ -6,7 +6,7 @@ import sqlite3
 
 from nex_async.errors import StorageCorrupt
 
-__all__ = ["create_tables", "largest_id"]
+__all__ = ["create_tables", "empty_tables", "largest_id"]
 
 _VERSION = 2
 
@@ -103,6 +103,19 @@ def create_tables(connection: sqlite3.Connection) -> bool:
         connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {_VERSION}")
     return True
+
+
+def empty_tables(connection: sqlite3.Connection) -> None:
+    """Remove every row there is."""
+    found: list[tuple[str, str]] = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
+    indexes = {name: sql for name, sql in found if sql.startswith("CREATE VIRTUAL TABLE")}
+    for name, sql in indexes.items():
+        if connection.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() is not None:
+            connection.execute(f"DROP TABLE {name}")  # a full-text index is emptied row by row, and made again in one go
+            connection.execute(sql)
+    for name, _ in found:
+        if not name.startswith(tuple(indexes)):  # an index brings tables of its own
+            connection.execute(f"DELETE FROM {name}")
 
 
 def largest_id(connection: sqlite3.Connection) -> int:
