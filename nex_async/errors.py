@@ -20,6 +20,7 @@
     ├── FeedClosed                  a feed or a queue behind it has ended; nothing more comes
     ├── FeedOverflow                a reader of a feed fell too far behind, and had asked to be told so
     ├── GapError                    insights may be missing from a feed that was asked to raise then
+    ├── SinkUnavailable             what insights are forwarded to cannot take them at present
     ├── CheckpointError             a checkpoint cannot be used here
     │   ├── TenantMismatch          it belongs to another workspace
     │   └── SourceChanged           the rows are not those the journal was begun with
@@ -102,6 +103,7 @@ __all__ = [
     "RetryBudgetExhausted",
     "Sent",
     "ServerError",
+    "SinkUnavailable",
     "SourceChanged",
     "StorageCorrupt",
     "StorageError",
@@ -323,6 +325,14 @@ class GapError(NexError):
     def __init__(self, message: str = "", gap: Any = None) -> None:
         super().__init__(message)
         self.gap = gap
+
+
+class SinkUnavailable(NexError):
+    """What insights are forwarded to cannot take them at present; `retry_after` is its wish in seconds, if it has one."""
+
+    def __init__(self, message: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class CheckpointError(NexError):
