@@ -234,11 +234,13 @@ class DeadlineExceeded(NexError, TimeoutError):
     """The deadline of the whole call passed, or would have passed during the next wait.
 
     `__cause__` is the last failure, if there was one. `sent` tells whether a request may have reached the server.
+    `retry_after` is in how many seconds the key's rate limit has room, where that is what the call would have waited for.
     """
 
-    def __init__(self, message: str = "", sent: Sent = "no") -> None:
+    def __init__(self, message: str = "", sent: Sent = "no", retry_after: float | None = None) -> None:
         super().__init__(message)
         self.sent: Sent = sent
+        self.retry_after = retry_after
 
 
 class RateLimitQueueFull(NexError):
