@@ -29,6 +29,7 @@ from aiohttp.typedefs import Handler
 
 from nex_async import (
     BadRequestError,
+    DeadlineExceeded,
     InvalidRequestError,
     Nex,
     NexError,
@@ -137,8 +138,8 @@ def status_of(error: NexError) -> int:
         return 422
     if isinstance(error, NotFoundError):
         return 404
-    if isinstance(error, RateLimitError):
-        return 429
+    if isinstance(error, RateLimitError) or (isinstance(error, DeadlineExceeded) and error.retry_after is not None):
+        return 429  # by the server's word, or by what the SDK knows of the limit
     return 504 if isinstance(error, TimeoutError) else 502
 
 

@@ -86,13 +86,14 @@ async def service(place: Path, *command: object, **environment: str) -> AsyncIte
             env={**inherited, "PYTHONPATH": str(ROOT), **environment},
             stdout=asyncio.subprocess.PIPE,
             stderr=file,
+            start_new_session=True,
         )
     try:
         yield Service(process, log)
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # and whatever it has started
+        await process.wait()
         process._transport.close()  # type: ignore[attr-defined]
     assert not leaked(log.read_text())
 
