@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -283,6 +285,13 @@ def test_a_message_is_read_as_it_was_written() -> None:
     for wrong in (b"", b"[]", b'{"key": "7"}', b"\xff"):
         with pytest.raises(DecodeError):
             decode(wrong)
+
+
+def test_a_sink_of_ones_own_needs_no_extra() -> None:
+    """Who forwards to something else loads neither redis nor nats-py."""
+    code = "import sys; from nex_async.sinks import encode, forward; print(sorted({'redis', 'nats'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 async def test_redis_that_is_away_may_come_back() -> None:

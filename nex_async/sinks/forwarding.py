@@ -50,7 +50,7 @@ async def forward(
     on_error: OnError = "stop",
     on_signal: Callable[[Signal], object] | None = None,
 ) -> None:
-    """Write every insight of a feed to a sink, in order, until the feed ends or `feed.stop()` is called; then close the feed.
+    """Write every insight of a feed to a sink, in order, until the feed ends or is stopped; then close the feed.
 
     At least once, from end to end: an insight is acknowledged to the feed, and so leaves its checkpoint, only after the sink
     has confirmed it. Batches hold what comes within `linger` seconds of the first insight, `max_batch` at most. A write that

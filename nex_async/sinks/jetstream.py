@@ -16,7 +16,6 @@ __all__ = ["JetStreamSink"]
 
 _MAY_PASS = (
     errors.TimeoutError,
-    errors.NoRespondersError,
     errors.ConnectionReconnectingError,
     errors.StaleConnectionError,
     errors.OutboundBufferLimitError,

@@ -84,8 +84,8 @@ async def test_beyond_the_window_it_says_that_it_came_before(jetstream: JetStrea
     assert [found.redelivered for found in await stored(jetstream)] == [False, True]
 
 
-async def test_what_passes_by_itself(jetstream: JetStreamContext) -> None:
-    """A full stream and a missing one are unavailable; what follows an insight that was not stored is not stored either."""
+async def test_what_passes_by_itself(nats_server: Server, jetstream: JetStreamContext) -> None:
+    """A full stream, a missing one and a dead server are unavailable; nothing follows an insight that was not stored."""
     await jetstream.update_stream(name="INSIGHTS", subjects=[SUBJECT], max_msgs=2, discard=DiscardPolicy.NEW)
     sink = JetStreamSink(jetstream, SUBJECT)
     with pytest.raises(SinkUnavailable):
@@ -93,9 +93,16 @@ async def test_what_passes_by_itself(jetstream: JetStreamContext) -> None:
     await jetstream.purge_stream("INSIGHTS")
     await sink.write([event("2"), event("3")])
     assert await keys(jetstream) == ["2", "3"]
+    await nats_server.kill()
+    with pytest.raises(SinkUnavailable, match="timeout"):
+        await sink.write([event("4")])
+    await nats_server.start()
+    await jetstream.purge_stream("INSIGHTS")
+    await sink.write([event("4"), event("5")])
+    assert (await keys(jetstream))[-1] == "5"
     await jetstream.delete_stream("INSIGHTS")
     with pytest.raises(SinkUnavailable):
-        await sink.write([event("4")])
+        await sink.write([event("6")])
 
 
 async def test_what_does_not_pass(nats: Client, jetstream: JetStreamContext) -> None:
