@@ -129,3 +129,17 @@ def console(session: nox.Session) -> None:
     """Test the emulator's console in a headless Chromium: that of `NEX_ASYNC_CHROMIUM` or the first on the path."""
     session.install("-e", ".[dev]", "playwright >= 1.44")
     session.run("python", "-m", "pytest", "tests/console", *session.posargs)
+
+
+@nox.session
+def sinks(session: nox.Session) -> None:
+    """Test the sinks of insights against a Redis and a NATS that are killed, and so are their services.
+
+    `-- -s` shows the numbers; `NEX_ASYNC_KILLS=100` kills more often.
+    """
+    search = f"{os.environ.get('PATH', '')}:/usr/sbin"
+    missing = [program for program in ("redis-server", "nats-server") if shutil.which(program, path=search) is None]
+    if missing:
+        session.error(f"no {' and no '.join(missing)} on the path (Debian: apt-get install redis-server nats-server)")
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "pytest", "tests/sinks", *session.posargs)

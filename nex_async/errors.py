@@ -20,6 +20,7 @@
     ├── FeedClosed                  a feed or a queue behind it has ended; nothing more comes
     ├── FeedOverflow                a reader of a feed fell too far behind, and had asked to be told so
     ├── GapError                    insights may be missing from a feed that was asked to raise then
+    ├── SinkUnavailable             what insights are forwarded to cannot take them at present
     ├── CheckpointError             a checkpoint cannot be used here
     │   ├── TenantMismatch          it belongs to another workspace
     │   └── SourceChanged           the rows are not those the journal was begun with
@@ -102,6 +103,7 @@ __all__ = [
     "RetryBudgetExhausted",
     "Sent",
     "ServerError",
+    "SinkUnavailable",
     "SourceChanged",
     "StorageCorrupt",
     "StorageError",
@@ -232,11 +234,13 @@ class DeadlineExceeded(NexError, TimeoutError):
     """The deadline of the whole call passed, or would have passed during the next wait.
 
     `__cause__` is the last failure, if there was one. `sent` tells whether a request may have reached the server.
+    `retry_after` is in how many seconds the key's rate limit has room, where that is what the call would have waited for.
     """
 
-    def __init__(self, message: str = "", sent: Sent = "no") -> None:
+    def __init__(self, message: str = "", sent: Sent = "no", retry_after: float | None = None) -> None:
         super().__init__(message)
         self.sent: Sent = sent
+        self.retry_after = retry_after
 
 
 class RateLimitQueueFull(NexError):
@@ -323,6 +327,14 @@ class GapError(NexError):
     def __init__(self, message: str = "", gap: Any = None) -> None:
         super().__init__(message)
         self.gap = gap
+
+
+class SinkUnavailable(NexError):
+    """What insights are forwarded to cannot take them at present; `retry_after` is its wish in seconds, if it has one."""
+
+    def __init__(self, message: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class CheckpointError(NexError):

@@ -21,7 +21,7 @@ LAYERS = [
     {"routes"},
     {"transport"},
     {"walk", "paging", "feeds", "bulk"},
-    {"compat", "resources"},
+    {"compat", "resources", "sinks"},
     {"client"},
     {"cli", "testing", "__main__"},
 ]

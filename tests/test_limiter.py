@@ -401,6 +401,7 @@ def test_a_wait_beyond_the_deadline_is_refused_at_once() -> None:
         started = loop.time()
         error = await failure(limit.acquire(started + 59.0), DeadlineExceeded)
         assert "60.5 s" in str(error)
+        assert error.retry_after == pytest.approx(60.5)
         assert loop.time() == started
 
     run_virtual(main())

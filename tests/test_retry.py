@@ -191,6 +191,7 @@ KINDS: list[tuple[NexError, str]] = [
     (errors.FeedClosed("x"), "final"),
     (errors.FeedOverflow("x"), "final"),
     (errors.GapError("x"), "final"),
+    (errors.SinkUnavailable("x"), "final"),
     (errors.TenantMismatch("x"), "final"),
     (errors.StorageError("x"), "final"),
     (errors.StorageLocked("x"), "final"),

@@ -49,7 +49,7 @@ class BulkOptions(RequestOptions, total=False):
     held back for so long. 60 by default."""
     check: bool
     """Whether rows are checked against the definition of their object, as they are by default."""
-    total: int
+    total: int | None
     """How many rows there are, for the progress; known by itself for a list."""
     progress: OnProgress
     """Called with a `Progress` a few times a second."""

@@ -247,7 +247,7 @@ class Feed(Generic[E]):
         self._held: Consumer[E] | None = None
         self._reader: Consumer[E] | None = None
         self._open = False
-        self._closed = False
+        self._stopped = asyncio.Event()
         self._reading = False
         self._last: E | None = None
         self._workers: list[asyncio.Task[None]] = []
@@ -275,7 +275,7 @@ class Feed(Generic[E]):
             raise
 
     def _start(self) -> None:
-        if self._closed:
+        if self.closed:
             raise FeedClosed("the feed was closed")
         loop = asyncio.get_running_loop()
         if self._open:
@@ -295,7 +295,7 @@ class Feed(Generic[E]):
 
     def stop(self) -> None:
         """Take no more events. `run()` returns once what was taken is handled; iterations end after what is buffered."""
-        self._closed = True
+        self._stopped.set()
         for consumer in (*self._consumers, *self._watches):
             consumer.end(None)
 
@@ -339,11 +339,11 @@ class Feed(Generic[E]):
         if overflow not in _OVERFLOWS:
             raise InvalidRequestError(f"overflow must be one of {', '.join(_OVERFLOWS)}", argument="overflow")
         held = self._held
-        if self._closed and held is None:
+        if self.closed and held is None:
             raise FeedClosed("the feed was closed")
         consumer = self._source.consumer(maxsize, overflow, wants)
         self._consumers.append(consumer)
-        if self._open and not self._closed:
+        if self._open and not self.closed:
             self._source.attach(consumer, late=True)
         if held is not None:
             consumer.adopt(held)
@@ -432,9 +432,9 @@ class Feed(Generic[E]):
     async def __anext__(self) -> E:
         reader = self._reader
         if reader is None:
-            if self._closed and self._held is None:
+            if self.closed and self._held is None:
                 raise StopAsyncIteration
-            if not self._closed:
+            if not self.closed:
                 self._start()
             reader = self._reader = self._consumer(1000, "block", self._wants)
         self._begun()
@@ -455,7 +455,11 @@ class Feed(Generic[E]):
     @property
     def closed(self) -> bool:
         """Whether the feed takes nothing more."""
-        return self._closed
+        return self._stopped.is_set()
+
+    async def stopped(self) -> None:
+        """Wait until the feed was told to take nothing more, by `stop()` or `aclose()`."""
+        await self._stopped.wait()
 
     async def run(self) -> None:
         """Call the handlers until the feed ends, is stopped, or a handler fails whose policy is `stop`.
@@ -547,9 +551,12 @@ class FeedQueue(Generic[E]):
         self._feed._begun()
         return await self._consumer.take()
 
-    async def done(self, event: E) -> None:
-        """Note that an event was dealt with, and need not come again after a crash."""
-        await self._consumer.done(event)
+    async def done(self, *events: E) -> None:
+        """Note that events were dealt with, and need not come again after a crash; many cost a checkpoint one write."""
+        for event in events[:-1]:
+            self._consumer.passed(event)
+        if events:
+            await self._consumer.done(events[-1])
 
     def qsize(self) -> int:
         """Return how many events wait."""

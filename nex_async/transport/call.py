@@ -80,7 +80,7 @@ class Call:
             if limit.active:
                 await limit.acquire(self.deadline)
         except DeadlineExceeded as error:
-            raise self.overdue(error.message) from self.last
+            raise self.overdue(error.message, error.retry_after) from self.last
         except NexError as error:
             raise self._described(error) from self.last
         self.begun = clock()
@@ -90,10 +90,10 @@ class Call:
         self._tell(self.settings.hooks.on_request, RequestDetails, len(self.attempts) + 1)
         return self.settings.attempt_timeout(self.route.deadline, remaining)
 
-    def overdue(self, message: str) -> NexError:
+    def overdue(self, message: str, retry_after: float | None = None) -> NexError:
         """Return the error of a call whose deadline passed between its attempts, or will pass before the next."""
         reached = self.maybe_sent or isinstance(self.last, APIError)
-        return self._described(DeadlineExceeded(message, sent="maybe" if reached else "no"))
+        return self._described(DeadlineExceeded(message, "maybe" if reached else "no", retry_after))
 
     def after_success(self, reply: wire.Reply) -> None:
         """Settle the key's state after a reply that was decoded."""

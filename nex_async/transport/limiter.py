@@ -43,7 +43,9 @@ class Limit(Protocol):
 
 
 def _too_late(wait: float) -> DeadlineExceeded:
-    return DeadlineExceeded(f"the rate limit's next free slot is {wait:.1f} s away, beyond the call's deadline")
+    return DeadlineExceeded(
+        f"the rate limit's next free slot is {wait:.1f} s away, beyond the call's deadline", retry_after=wait
+    )
 
 
 class _Waiter:
