@@ -32,6 +32,7 @@ from .resources.relationships import Relationships
 from .resources.search import Search
 from .resources.tasks import Tasks
 from .routes import RetryClass, Route
+from .stats import NexStats, stats_of
 from .transport import wire
 from .transport.options import (
     Hooks,
@@ -260,9 +261,17 @@ class Nex:
         return self._state.url
 
     @property
+    def stats(self) -> NexStats:
+        """How the client stands: a snapshot of plain data, for health endpoints. May be asked for from any thread.
+
+        A client and its views have the same. It holds no key, no id and nothing of what was sent.
+        """
+        return stats_of(self._state)
+
+    @property
     def hook_errors(self) -> int:
         """How many exceptions the hooks have raised; each was logged, and none disturbed a call."""
-        return self._state.hook_errors
+        return self._state.counts.hook_errors
 
     @property
     def closed(self) -> bool:

@@ -114,6 +114,7 @@ __all__ = [
     "TransportError",
     "TruncatedResultWarning",
     "UnprocessableError",
+    "outcome_of",
     "printable",
     "redact",
 ]
@@ -498,3 +499,8 @@ class ServerError(APIError):
 
 class TruncatedResultWarning(UserWarning):
     """The server returned exactly as many rows as it ever does, and has no way to ask for more."""
+
+
+def outcome_of(error: Exception) -> str:
+    """Return what an error was, in a word: the status of a reply, or the name of its class. For logs: it quotes nobody."""
+    return str(error.status) if isinstance(error, APIError) and error.status else type(error).__name__

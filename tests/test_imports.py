@@ -21,7 +21,8 @@ LAYERS = [
     {"routes"},
     {"transport"},
     {"walk", "paging", "feeds", "bulk"},
-    {"compat", "resources"},
+    {"compat", "resources", "stats"},
+    {"telemetry"},
     {"client"},
     {"cli", "testing", "__main__"},
 ]

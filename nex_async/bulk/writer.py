@@ -112,6 +112,7 @@ class BulkRun:
         self._idle = loop.create_future()
         self._task = loop.create_task(self._live(began), name=f"nex-async {self._operation.name}")
         self._sender.state.owned.add(self)
+        self._sender.state.runs[id(self)] = self
         try:
             await asyncio.wait([self._task, began], return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
@@ -250,6 +251,7 @@ class BulkRun:
             self._error = None
         self.report.seconds = self._meter.elapsed
         self._sender.state.owned.discard(self)
+        self._sender.state.runs.pop(id(self), None)
         self._meter.tell(self.report.rows, self.report.failed, final=True)
         _log.info("%s", self.report)
         self._wake_reader()

@@ -100,6 +100,7 @@ class Delivery:
     def tell_gap(self, gap: Gap) -> None:
         """Tell of a gap, also one that an earlier process could not tell of any more."""
         self.outlet.tally.gaps += 1
+        self.hub.sender.state.counts.gaps += 1
         _log.warning("insights between %s and %s may be missing: %s", gap.start, gap.end, gap.reason)
         self.outlet.tell(gap)
         if self.checkpoint is not None and not any(cursor.holds(gap) for cursor in self.checkpoint.cursors):

@@ -100,7 +100,7 @@ class Engine:
             "unbound": self._delivery.ledger.unbound,
             "splits": self._reading.windows.splits,
             "requests": self._reading.windows.requests,
-            "degraded": frozenset(tally.degraded),
+            "degraded": tuple(sorted(tally.degraded)),
             **{name: getattr(tally, name) for name in _FIGURES},
         }
 

@@ -209,6 +209,7 @@ class Hub:
     def lost(self, error: NexError | None, attempt: int, delay: float) -> None:
         """Tell everybody; see `Receiver`."""
         self.stood_since = None
+        self.sender.state.counts.reconnects += attempt == 1
         self.last_error = error and describe(error, STREAM_INSIGHTS, self._request)
         for listener in list(self._listeners):
             listener.lost(self.last_error, attempt, delay)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from ..config import is_loopback
 from ..errors import ClientClosed, ClientLoopError
+from .counts import Counts
 from .pool import Tenant
 
 __all__ = ["CLOSING", "ClientState", "running_loop"]
@@ -33,12 +34,16 @@ class ClientState:
         self.tenant = tenant
         self.url = url
         self.closed: bool = False
-        self.hook_errors = 0
+        self.counts: Counts = Counts()
         self.tasks: set[asyncio.Task[Any]] = set()
         self.owned: set[Owned] = set()
         """What runs in the background, and ends with the client."""
         self.shared: dict[Hashable, Any] = {}
         """What the feeds and jobs of a client have in common, by names of their own."""
+        self.feeds: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        """The insight feeds that are open."""
+        self.runs: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        """The bulk runs under way."""
         self._idle: list[asyncio.Future[None]] = []
         _states.add(self)
 
@@ -124,6 +129,8 @@ def _after_fork_in_child() -> None:
     for state in list(_states):
         state.tasks, state._idle = set(), []
         state.owned, state.shared = set(), {}
+        state.feeds, state.runs = weakref.WeakValueDictionary(), weakref.WeakValueDictionary()
+        state.counts.reset()
 
 
 if hasattr(os, "register_at_fork"):
