@@ -86,7 +86,7 @@ class NexStats:
     `limits` has the rate limits by group: `text` and `connect` are the two published ones, `default` is learned.
     `key_refused` says that the server has refused the key so often that calls are refused here for a minute; `retry_budget`
     is what the key has left for retries (None before the first call). `feeds` are the insight feeds that are open, `jobs`
-    counts the jobs being watched, `runs` are the bulk runs under way, `hook_errors` counts exceptions of hooks and telemetry.
+    counts the jobs being watched, `runs` are the bulk runs under way, `hook_errors` counts what hooks and telemetry raised.
     `reconnects`, `dropped` and `gaps` are sums over all feeds the client ever had: lost connections, events that queues
     dropped, gaps told.
     """
@@ -108,16 +108,15 @@ class NexStats:
 
 def stats_of(state: ClientState) -> NexStats:
     """Return how a client stands. Taken from another thread, sums may be a call apart."""
-    counts, tenant = state.counts, state.tenant
-    bindings = tenant.bindings if tenant is not None else []
+    counts, tenant, keys = state.counts, state.tenant, keys_of(state)
     return NexStats(
         closed=state.closed,
         calls=_calls(counts, len(state.tasks)),
-        limits=_limits([binding.keys for binding in bindings]),
-        key_refused=any(_is_refused(binding) for binding in bindings),
-        retry_budget=min((binding.keys.budget.left for binding in bindings), default=None),
-        pool=None if tenant is None else _pool(tenant.pool),
-        feeds=tuple(feed.stats for feed in _living(state.feeds)),
+        limits=_limits(keys),
+        key_refused=tenant is not None and any(map(_is_refused, tenant.bindings)),
+        retry_budget=min((key.budget.left for key in keys), default=None),
+        pool=None if tenant is None else pool_stats(tenant.pool),
+        feeds=feeds_of(state),
         reconnects=counts.reconnects,
         dropped=counts.dropped,
         gaps=counts.gaps,
@@ -125,6 +124,16 @@ def stats_of(state: ClientState) -> NexStats:
         runs=tuple(_run(run.report) for run in _living(state.runs)),
         hook_errors=counts.hook_errors,
     )
+
+
+def feeds_of(state: ClientState) -> tuple[InsightStats, ...]:
+    """Return how the open feeds of a client stand."""
+    return tuple(feed.stats for feed in _living(state.feeds))
+
+
+def keys_of(state: ClientState) -> list[KeyState]:
+    """Return the state of a client's key on each loop it is used from; clients of one key may share it."""
+    return [binding.keys for binding in state.tenant.bindings] if state.tenant is not None else []
 
 
 def _calls(counts: Counts, in_flight: int) -> CallStats:
@@ -159,7 +168,8 @@ def _is_refused(binding: Binding) -> bool:
     return binding.keys.latch.is_closed(binding.loop.time())
 
 
-def _pool(pool: SessionPool) -> PoolStats:
+def pool_stats(pool: SessionPool) -> PoolStats:
+    """Return how a pool stands."""
     calls, streams = pool.census("request"), pool.census("stream")
     return PoolStats(
         limit=pool.max_connections,

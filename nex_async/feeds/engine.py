@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..errors import ClientClosed, FeedClosed, NexError, StorageError
-from ..transport.options import RequestOptions, outer_deadline
-from ..transport.state import running_loop
+from ..transport.options import RequestOptions
+from ..transport.state import running_loop, start_apart
 from .checkpoint import Checkpoint, Cursor
 from .delivery import SOON, Delivery, Mode, Start
 from .events import Closed, Connected, InsightEvent, Reconnecting
@@ -118,11 +118,10 @@ class Engine:
     # ---- its life ---------------------------------------------------------------------------------------------------
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
-        self._tasks.append(self._loop.create_task(self._watched(work)))
+        self._tasks.append(start_apart(self._loop, self._watched(work)))
 
     async def _watched(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do the engine's work; what ends it ends the engine."""
-        outer_deadline.set(None)  # whoever opened the feed may have had one of his own
         try:
             await work()
         except Exception as error:

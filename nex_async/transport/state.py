@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import Hashable
+from collections.abc import Coroutine, Hashable
+from contextvars import Context
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from ..errors import ClientClosed, ClientLoopError
 from .counts import Counts
 from .pool import Tenant
 
-__all__ = ["CLOSING", "ClientState", "running_loop"]
+__all__ = ["CLOSING", "ClientState", "running_loop", "start_apart"]
 
 
 class Owned(Protocol):
@@ -107,6 +108,11 @@ class ClientState:
     def _end(self, task: asyncio.Task[Any]) -> None:
         if task in self.tasks:  # its call may have ended meanwhile, and the task is not ours to cancel
             task.cancel(CLOSING)
+
+
+def start_apart(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Start a task in an empty context: what runs on for long has no part in its starter's deadline, or trace."""
+    return Context().run(loop.create_task, work)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -16,8 +16,8 @@ from ...errors import (
     printable,
 )
 from ...feeds.insights import InsightFeed
-from ...transport.options import outer_deadline
 from ...transport.sender import Sender
+from ...transport.state import start_apart
 
 __all__ = ["Hints"]
 
@@ -33,7 +33,7 @@ class Hints:
     def __init__(self, sender: Sender, wake: Callable[[], None]) -> None:
         self._sender = sender
         self._wake = wake
-        self._task = asyncio.ensure_future(self._run())
+        self._task = start_apart(asyncio.get_running_loop(), self._run())
 
     def stop(self) -> None:
         """Stop listening."""
@@ -44,7 +44,6 @@ class Hints:
         await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        outer_deadline.set(None)  # whoever began to watch may have had one of his own
         delay = _FIRST_DELAY
         while True:
             try:
