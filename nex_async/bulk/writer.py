@@ -253,8 +253,21 @@ class BulkRun:
         self._sender.state.owned.discard(self)
         self._sender.state.runs.pop(id(self), None)
         self._meter.tell(self.report.rows, self.report.failed, final=True)
-        _log.info("%s", self.report)
+        self._log_end()
         self._wake_reader()
+
+    def _log_end(self) -> None:
+        report = self.report
+        fields = {
+            "nex_run": report.name,
+            "nex_rows": report.rows,
+            "nex_failed": report.failed,
+            "nex_unknown": report.unknown,
+            "nex_requests": report.requests,
+            "nex_retries": report.retries,
+            "nex_elapsed": report.seconds,
+        }
+        _log.info("a bulk run has ended: %s", report, extra=fields)
 
     async def _end(self) -> None:
         task = self._task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 
 import click
 
@@ -34,3 +35,4 @@ class _LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="nex-async")
 def main() -> None:
     """Work with the Nex Developer API, or with an embedded Nex that needs no account."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the SDK leaves this to the program it is used in

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from .._logfields import fields_of
 from ..errors import ClientClosed, FeedClosed, NexError, StorageError
 from ..transport.options import RequestOptions
 from ..transport.state import running_loop, start_apart
@@ -163,7 +164,7 @@ class Engine:
                 await fork.released()
             await self.hub.over()
         except StorageError as error:
-            _log.warning("the checkpoint could not be closed in good order: %s", error)
+            _log.warning("the checkpoint could not be closed in good order: %s", error, extra=fields_of(error))
         finally:
             self.hub.sender.state.owned.discard(self)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
 
+from .._logfields import fields_of
 from ..errors import ClientLoopError, FeedClosed, FeedOverflow, InvalidRequestError, NexError
 
 if TYPE_CHECKING:
@@ -515,7 +516,8 @@ class Feed(Generic[E]):
         if callable(handler.on_error):
             await _call(handler.on_error, event, error)
         else:
-            _log.error("a handler failed (%s); the feed goes on", type(error).__name__, exc_info=error)
+            template = "a handler failed (%s); the feed goes on"
+            _log.error(template, type(error).__name__, exc_info=error, extra=fields_of(error))
 
     @property
     def stats(self) -> FeedStats:

@@ -143,7 +143,7 @@ class Hub:
         failure: Exception | None = None
         try:
             await self.connection.run()
-            _log.warning("the server has ended the stream for good (status 204)")
+            _log.warning("the server has ended the stream for good (status %d)", 204, extra={"nex_status": 204})
         except NexError as error:
             failure = describe(error, STREAM_INSIGHTS, self._request)
         except Exception as error:
@@ -226,7 +226,8 @@ class Hub:
     def _read_greeting(self, comment: bytes) -> None:
         found = _WORKSPACE.search(comment)
         if found is None:
-            _log.warning("the stream did not say which workspace it belongs to")
+            template = "the stream did not say which workspace it belongs to"
+            _log.warning(template, extra={"nex_operation": STREAM_INSIGHTS.name})
         else:
             self.workspace = found.group(1).decode("ascii", "replace")
             for listener in list(self._listeners):

@@ -14,19 +14,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import Meter
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 
-from ..errors import (
-    BodyTooLarge,
-    BodyTruncated,
-    ClientClosed,
-    ConnectError,
-    ConnectionLost,
-    DeadlineExceeded,
-    NexError,
-    RateLimitQueueFull,
-    RetryBudgetExhausted,
-    Timeout,
-    outcome_of,
-)
+from ..errors import outcome_of, own_words
 from ..routes import BY_NAME, Group
 from ..transport.options import RequestDetails, ResponseDetails, RetryDetails
 from ..transport.wire import check_headers
@@ -39,18 +27,6 @@ _REQUEST_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2
 """The buckets of the semantic conventions, in seconds."""
 _CALL_BOUNDS = (*_REQUEST_BOUNDS, 30.0, 60.0, 120.0, 300.0)
 """A call may wait for rate limits, and for the slow AI operations."""
-_OWN_WORDS = (
-    BodyTooLarge,
-    BodyTruncated,
-    ClientClosed,
-    ConnectError,
-    ConnectionLost,
-    DeadlineExceeded,
-    RateLimitQueueFull,
-    RetryBudgetExhausted,
-    Timeout,
-)
-"""Errors whose message is made here. Others may quote what a server said, and that may quote what was sent to it."""
 
 
 class Facts(NamedTuple):
@@ -180,7 +156,7 @@ class CallSpan:
     def _note(self, error: Exception) -> None:
         kind = type(error)
         attributes: Attributes = {"exception.type": f"{kind.__module__}.{kind.__qualname__}"}
-        words = error.message if isinstance(error, NexError) and isinstance(error, _OWN_WORDS) else None
+        words = own_words(error)
         if words is not None:
             attributes["exception.message"] = words
         self._span.add_event("exception", attributes)

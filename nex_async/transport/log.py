@@ -6,6 +6,7 @@ import logging
 from logging import DEBUG
 from typing import Any
 
+from .._logfields import fields_of
 from ..errors import NexError, outcome_of
 from ..routes import Route
 
@@ -33,14 +34,14 @@ def failed(route: Route[Any], error: NexError, elapsed: float, attempt: int) -> 
     """Note an attempt that failed, in whatever way."""
     if not _log.isEnabledFor(DEBUG):
         return
-    fields = {"nex_method": route.method, "nex_elapsed": elapsed, **_of(route, error, attempt)}
+    fields = fields_of(error, operation=route.name, method=route.method, elapsed=elapsed, attempt=attempt)
     template = "%s (%s): %s after %.1f ms (attempt %d)"
     _log.debug(template, route.name, route.method, outcome_of(error), elapsed * 1000.0, attempt, extra=fields)
 
 
 def retrying(route: Route[Any], error: NexError, delay: float, attempt: int) -> None:
     """Note that a call is tried again in `delay` seconds."""
-    fields = {"nex_delay": delay, **_of(route, error, attempt)}
+    fields = fields_of(error, operation=route.name, delay=delay, attempt=attempt)
     template = "retrying %s in %.2f s: attempt %d ended with %s"
     _log.info(template, route.name, delay, attempt, outcome_of(error), extra=fields)
 
@@ -50,15 +51,6 @@ def cancelled(route: Route[Any]) -> None:
     _log.info("%s was cancelled; whether it took effect is unknown", route.name, extra={"nex_operation": route.name})
 
 
-def hook_raised() -> None:
-    """Note a hook or an observer that raised, in the `except` that has caught it."""
-    _log.exception("a hook raised; the call goes on")
-
-
-def _of(route: Route[Any], error: NexError, attempt: int) -> dict[str, Any]:
-    return {
-        "nex_operation": route.name,
-        "nex_attempt": attempt,
-        "nex_error": type(error).__name__,
-        "nex_status": getattr(error, "status", None),
-    }
+def hook_raised(error: Exception) -> None:
+    """Note a hook or an observer that raised."""
+    _log.error("a hook raised (%s); the call goes on", type(error).__name__, exc_info=error, extra=fields_of(error))

@@ -76,7 +76,7 @@ def tell(state: ClientState, listener: Callable[..., T], *details: Any) -> T | N
     """Call somebody who listens; what he raises is logged and counted, and disturbs nothing."""
     try:
         return listener(*details)
-    except Exception:
+    except Exception as error:
         state.counts.hook_errors += 1
-        log.hook_raised()
+        log.hook_raised(error)
         return None

@@ -263,7 +263,8 @@ def refuse_hidden_retry(session: aiohttp.ClientSession) -> None:
     if hasattr(session, "_retry_connection"):
         session._retry_connection = False
     else:
-        _log.warning("this aiohttp hides its own retry: an idempotent request may be sent twice")
+        template = "this aiohttp (%s) hides its own retry: an idempotent request may be sent twice"
+        _log.warning(template, aiohttp.__version__, extra={"nex_aiohttp": aiohttp.__version__})
 
 
 def _drop_connector(connector: aiohttp.BaseConnector) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from ..._logfields import fields_of
 from ...errors import (
     AuthenticationError,
     ClientClosed,
@@ -13,7 +14,8 @@ from ...errors import (
     NexError,
     NotFoundError,
     PermissionDeniedError,
-    printable,
+    outcome_of,
+    own_words,
 )
 from ...feeds.insights import InsightFeed
 from ...transport.sender import Sender
@@ -52,9 +54,11 @@ class Hints:
                     async for _ in feed:
                         self._wake()
             except _FINAL as error:
-                _log.info("the mirror gets no hints (%s); it looks at intervals", printable(str(error)))
+                reason = own_words(error) or outcome_of(error)
+                _log.info("the mirror gets no hints (%s); it looks at intervals", reason, extra=fields_of(error))
                 return
             except NexError as error:
-                _log.info("the mirror gets no hints for %.0f s (%s)", delay, printable(str(error)))
+                reason = own_words(error) or outcome_of(error)
+                _log.info("the mirror gets no hints for %.0f s (%s)", delay, reason, extra=fields_of(error, delay=delay))
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY)
