@@ -99,6 +99,7 @@ if TYPE_CHECKING:
     from .models import Insight, Note, Object, Record, Task, TypedRecord
     from .paging import Page, Pager
     from .routes import Route
+    from .stats import CallStats, LimitStats, NexStats, PoolStats, RunStats
     from .transport.options import RequestDetails, RequestOptions, ResponseDetails, RetryDetails, deadline
     from .transport.pool import SessionPool
     from .transport.retry import RetryPolicy
@@ -116,6 +117,7 @@ __all__ = [
     "BulkReport",
     "BulkRun",
     "BulkStalled",
+    "CallStats",
     "CheckpointError",
     "ClientClosed",
     "ClientLoopError",
@@ -151,11 +153,13 @@ __all__ = [
     "JobExpired",
     "JobFailed",
     "JobTimeout",
+    "LimitStats",
     "MappingError",
     "Mirror",
     "MirrorReport",
     "Nex",
     "NexError",
+    "NexStats",
     "NotFoundError",
     "Note",
     "Object",
@@ -167,6 +171,7 @@ __all__ = [
     "Partition",
     "PayloadTooLargeError",
     "PermissionDeniedError",
+    "PoolStats",
     "Progress",
     "ProtocolError",
     "ProxyError",
@@ -184,6 +189,7 @@ __all__ = [
     "RetryDetails",
     "RetryPolicy",
     "Route",
+    "RunStats",
     "SSEDecoder",
     "Secret",
     "Sent",
@@ -312,6 +318,11 @@ _HOME = {
     "Page": ".paging",
     "Pager": ".paging",
     "Route": ".routes",
+    "CallStats": ".stats",
+    "LimitStats": ".stats",
+    "NexStats": ".stats",
+    "PoolStats": ".stats",
+    "RunStats": ".stats",
     "SessionPool": ".transport.pool",
     "RetryPolicy": ".transport.retry",
     "RequestDetails": ".transport.options",

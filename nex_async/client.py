@@ -32,6 +32,7 @@ from .resources.relationships import Relationships
 from .resources.search import Search
 from .resources.tasks import Tasks
 from .routes import RetryClass, Route
+from .stats import NexStats, stats_of
 from .transport import wire
 from .transport.options import (
     Hooks,
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from .bulk.mirror import Mirror
     from .bulk.progress import OnProgress
     from .emulator import Emulator
+    from .telemetry import OpenTelemetry
+    from .transport.observer import Observer
 
 __all__ = ["Nex"]
 
@@ -65,7 +68,7 @@ class Nex:
     needs no event loop. `pool` shares connections with other clients; `session` uses your own `ClientSession`, which is
     never closed (its hidden retry is turned off). `timeout` is seconds for a whole call, or a `Timeouts`; `retry` a
     `RetryPolicy`. `source` is the attribution label the API records. The hooks get frozen details objects; they run on the
-    event loop and must not block.
+    event loop and must not block. `telemetry` is an `OpenTelemetry` of `nex_async.telemetry`, which many clients may share.
 
     Raises `ConfigError` when there is no key, or a setting cannot be right.
     """
@@ -84,13 +87,15 @@ class Nex:
         on_request: Callable[[RequestDetails], object] | None = None,
         on_response: Callable[[ResponseDetails], object] | None = None,
         on_retry: Callable[[RetryDetails], object] | None = None,
+        telemetry: OpenTelemetry | None = None,
     ) -> None:
         api_key = masked(api_key)
-        settings = _settings(timeout, retry, headers, Hooks(on_request, on_response, on_retry))
+        settings = _settings(timeout, retry, headers, Hooks(on_request, on_response, on_retry), telemetry)
         secret, url = resolve(api_key, base_url)
         own_pool = None if pool is not None else SessionPool()
         tenant = _tenant(pool or own_pool, url, secret, source, settings.policy, session)
         self._begin(ClientState(tenant, url), settings, own_pool)
+        _follow(self._state, settings.observer)
 
     def _begin(self, state: ClientState, settings: Settings, own_pool: SessionPool | None) -> None:
         self._state = state
@@ -108,6 +113,7 @@ class Nex:
         on_request: Callable[[RequestDetails], object] | None = None,
         on_response: Callable[[ResponseDetails], object] | None = None,
         on_retry: Callable[[RetryDetails], object] | None = None,
+        telemetry: OpenTelemetry | None = None,
         **emulator: Any,
     ) -> Nex:
         """Return a client of an embedded Nex that starts with it and ends with it; needs no account and no network.
@@ -115,7 +121,7 @@ class Nex:
         `db` is a file that keeps the data, or memory. Other arguments go to `nex_async.emulator.Emulator`.
         """
         hooks = Hooks(on_request, on_response, on_retry)
-        return _LocalNex(db, _settings(timeout, retry, headers, hooks), emulator)
+        return _LocalNex(db, _settings(timeout, retry, headers, hooks, telemetry), emulator)
 
     # ---- resources --------------------------------------------------------------------------------------------------
 
@@ -260,9 +266,17 @@ class Nex:
         return self._state.url
 
     @property
+    def stats(self) -> NexStats:
+        """How the client stands: a snapshot of plain data, for health endpoints. May be asked for from any thread.
+
+        A client and its views have the same. It holds no key, no id and nothing of what was sent.
+        """
+        return stats_of(self._state)
+
+    @property
     def hook_errors(self) -> int:
         """How many exceptions the hooks have raised; each was logged, and none disturbed a call."""
-        return self._state.hook_errors
+        return self._state.counts.hook_errors
 
     @property
     def closed(self) -> bool:
@@ -320,6 +334,7 @@ class _LocalNex(Nex):
 
         self._emulator: Emulator = Emulator(db, **arguments)
         self._begin(ClientState(None, "(embedded, not started)"), settings, SessionPool())
+        _follow(self._state, settings.observer)
 
     async def __aenter__(self) -> Nex:
         await super().__aenter__()
@@ -340,12 +355,24 @@ class _LocalNex(Nex):
 
 
 def _settings(
-    timeout: float | Timeouts | None, retry: RetryPolicy | None, headers: Mapping[str, str] | None, hooks: Hooks
+    timeout: float | Timeouts | None,
+    retry: RetryPolicy | None,
+    headers: Mapping[str, str] | None,
+    hooks: Hooks,
+    observer: Observer | None,
 ) -> Settings:
     timeouts = timeouts_from(timeout, Timeouts())
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise ConfigError("retry must be a RetryPolicy")
-    return Settings(timeouts, retry or RetryPolicy(), wire.check_headers(headers) if headers else None, hooks)
+    if observer is not None and not callable(getattr(observer, "on_call", None)):
+        raise ConfigError("telemetry must be an OpenTelemetry() of nex_async.telemetry")
+    checked = wire.check_headers(headers) if headers else None
+    return Settings(timeouts, retry or RetryPolicy(), checked, hooks, observer)
+
+
+def _follow(state: ClientState, observer: Observer | None) -> None:
+    if observer is not None:
+        observer.join(state)
 
 
 def _tenant(

@@ -23,6 +23,8 @@ DEFAULT_ORIGIN = "https://app.nex.ai"
 PREFIX = "/api/developers"
 DEFAULT_BASE_URL = DEFAULT_ORIGIN + PREFIX
 
+# The user decides what becomes of our records: without this, the standard library would print the worse of them.
+logging.getLogger("nex_async").addHandler(logging.NullHandler())
 _log = logging.getLogger("nex_async.config")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.\-]{0,252})\Z")
 _SEGMENT = re.compile(r"[A-Za-z0-9._~\-]+\Z")
@@ -295,5 +297,5 @@ def resolve(
     normalised = normalise_base_url(DEFAULT_BASE_URL if url is None else url)
     host = urlsplit(normalised).hostname or ""
     if base_url is None and url and not is_loopback(host) and host != urlsplit(DEFAULT_ORIGIN).hostname:
-        _log.warning("base URL from the environment or a file: calls and the key go to %s", host)
+        _log.warning("base URL from the environment or a file: calls and the key go to %s", host, extra={"nex_host": host})
     return secret, normalised

@@ -116,6 +116,8 @@ __all__ = [
     "TransportError",
     "TruncatedResultWarning",
     "UnprocessableError",
+    "outcome_of",
+    "own_words",
     "printable",
     "redact",
 ]
@@ -510,3 +512,20 @@ class ServerError(APIError):
 
 class TruncatedResultWarning(UserWarning):
     """The server returned exactly as many rows as it ever does, and has no way to ask for more."""
+
+
+_OWN_WORDS = (
+    BodyTooLarge, BodyTruncated, ClientClosed, ConfigError, ConnectError, ConnectionLost, DeadlineExceeded,
+    RateLimitQueueFull, RetryBudgetExhausted, StorageError, Timeout,
+)  # fmt: skip
+"""Errors whose message is made here. Others may quote what a server said, and that may quote what was sent to it."""
+
+
+def own_words(error: BaseException) -> str | None:
+    """Return the message of an error, fit for telemetry and logs; None where it may quote a server."""
+    return error.message if isinstance(error, _OWN_WORDS) else None
+
+
+def outcome_of(error: BaseException) -> str:
+    """Return what an error was, in a word that quotes nobody: the status of a reply, or the name of its class."""
+    return str(error.status) if isinstance(error, APIError) and error.status else type(error).__name__

@@ -253,7 +253,9 @@ class Pager(Generic[T]):
     def _note_page_size(self, rows: Rows[T]) -> None:
         asked, got = self._source.page_size, rows.listing.limit
         if asked is not None and got is not None and got < asked:
-            _log.warning("%s was asked for %d rows a page and gives %d", self._source.name, asked, got)
+            operation = self._source.name.partition(":")[0]  # what follows may be what was searched for
+            fields = {"nex_operation": operation, "nex_asked": asked, "nex_rows": got}
+            _log.warning("%s was asked for %d rows a page and gives %d", operation, asked, got, extra=fields)
 
     def _raise_bad_rows(self, page: Page[T]) -> None:
         if not page.errors:

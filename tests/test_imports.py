@@ -16,12 +16,13 @@ import nex_async
 ROOT = Path(nex_async.__file__).parent
 # Bottom to top; a module may import its own layer and those below.
 LAYERS = [
-    {"_lazy", "_typing", "_version", "errors", "config", "storage"},
+    {"_lazy", "_logfields", "_typing", "_version", "errors", "config", "storage"},
     {"models"},
     {"routes"},
     {"transport"},
     {"walk", "paging", "feeds", "bulk"},
-    {"compat", "resources", "sinks"},
+    {"compat", "resources", "sinks", "stats"},
+    {"telemetry"},
     {"client"},
     {"cli", "testing", "__main__"},
 ]

@@ -607,7 +607,7 @@ def test_a_hook_that_raises_changes_nothing(hook: str) -> None:
         network = VirtualWire(outcomes(reply(503), reply()))
         async with virtual_client(network, **{hook: broken}) as nex:
             assert (await nex.tasks.get("1")).id == "1"
-            assert nex._state.hook_errors > 0
+            assert nex.hook_errors > 0
         assert len(network.calls) == 2
 
     run_virtual(main())

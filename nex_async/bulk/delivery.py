@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeAlias
 
+from .._logfields import fields_of
 from ..errors import (
     APIError,
     AuthenticationError,
@@ -25,6 +26,7 @@ from ..errors import (
     RateLimitQueueFull,
     Timeout,
     TransportError,
+    outcome_of,
 )
 from ..routes import UPSERT_RECORD
 from ..transport.retry import classify
@@ -242,7 +244,8 @@ class Delivery:
                 self._done(row, self._at_last(row), error)
                 return None
             self._doomed[row.seq] = error
-        _log.info("row %d: request %d ended with %s", row.seq, row.requests, type(error).__name__)
+        fields = fields_of(error, run=self._operation.name, row=row.seq, attempt=row.requests)
+        _log.info("row %d: request %d ended with %s", row.seq, row.requests, outcome_of(error), extra=fields)
         await self._accounts.note_trouble(row, error)
         asked = error.retry_after if isinstance(error, APIError) else None
         return _backoff(row.attempts) if asked is None else asked
@@ -306,7 +309,8 @@ class Delivery:
     def _wait_for_better_times(self, error: NexError) -> None:
         if self._better is None:
             self._better = asyncio.get_running_loop().create_future()
-            _log.warning("the server fails again and again (%s); waiting until it answers", error)
+            template = "the server fails again and again (%s); waiting until it answers"
+            _log.warning(template, outcome_of(error), extra=fields_of(error, run=self._operation.name))
             self._tell("the server does not answer")
 
     async def _better_times(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 
+from .._logfields import fields_of
 from ..errors import (
     ClientClosed,
     DeadlineExceeded,
@@ -27,7 +28,8 @@ from ..errors import (
     StorageError,
     TenantMismatch,
     TransportError,
-    printable,
+    outcome_of,
+    own_words,
 )
 from ..models import Attribute, Object
 from ..routes import GET_GRAPH, GET_LIST, GET_OBJECT, LIST_LISTS, LIST_OBJECTS, LIST_RELATIONSHIP_DEFINITIONS, Route
@@ -201,7 +203,8 @@ class Mirror:
             except _PASSING as error:
                 if self._closed:
                     return None
-                _log.warning("the mirror could not look (%s); it tries again", printable(str(error)))
+                reason = own_words(error) or outcome_of(error)
+                _log.warning("the mirror could not look (%s); it tries again", reason, extra=fields_of(error))
             except (ClientClosed, StorageError):
                 if self._closed and not self._aborted:
                     return None
@@ -313,7 +316,8 @@ class Mirror:
         for slug in [*slugs, *(each.slug for each in others if each.slug and each.slug not in slugs)]:
             if any(each.id == list_id for each in (await self._sender.send(LIST_LISTS, (slug,))).rows):
                 return slug
-        _log.warning("no object has the list %s; the values of its records get no columns", list_id)
+        template = "no object has the list %s; the values of its records get no columns"
+        _log.warning(template, list_id, extra={"nex_list": list_id})
         return None
 
     async def _with_parents(

@@ -145,7 +145,8 @@ class Opening:
         try:
             definition = await self._sender.send(operation.probe, operation.probe_path)
         except PermissionDeniedError:
-            _log.warning("%s: the key may not read the object's definition; rows go unchecked", operation.name)
+            template = "%s: the key may not read the object's definition; rows go unchecked"
+            _log.warning(template, operation.name, extra={"nex_run": operation.name})
             return
         self._definition = definition
         if not definition.attributes:

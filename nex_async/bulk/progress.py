@@ -81,7 +81,7 @@ class Meter:
         try:
             self._callback(self.progress(done, failed))
         except Exception:
-            _log.exception("a progress callback raised; the run goes on")
+            _log.exception("a progress callback raised; the run goes on", extra={"nex_run": self.name})
 
     def progress(self, done: int, failed: int) -> Progress:
         """Return where the run stands."""

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from .._logfields import fields_of
 from ..errors import SourceChanged, StorageError, StorageFull, StorageLocked
 from .formats.columns import Column, Structured
 from .formats.lines import BadRow, bad_line
@@ -196,7 +197,8 @@ class Desk:
         try:
             found = None if content is None else msgspec.json.decode(content, type=Checkpoint)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            _log.warning("what an earlier export to %s left cannot be read; it begins anew", target.name)
+            template = "what an earlier export to %s left cannot be read; it begins anew"
+            _log.warning(template, target.name, extra={"nex_file": target.name})
             return None
         if found is not None and found.identity != self._identity:
             differs = [key for key, value in self._identity.items() if found.identity.get(key) != value]
@@ -210,7 +212,9 @@ class Desk:
         self._layout = layout
         resumed = checkpoint is not None and self._bad_fits(checkpoint.bad_bytes)
         if checkpoint is not None and not (resumed and self.sink.begin(layout, checkpoint.kept)):
-            _log.warning("the files of an earlier export to %s are incomplete; it begins anew", self.paths.target.name)
+            name = self.paths.target.name
+            template = "the files of an earlier export to %s are incomplete; it begins anew"
+            _log.warning(template, name, extra={"nex_file": name})
             resumed = False
         if not resumed:
             self.paths.remove(self.paths.bad_part)
@@ -268,7 +272,9 @@ class Desk:
             if self._open and not self._broken and (self.state.rows or self.state.bad):
                 self._note(force=True)
         except (OSError, sqlite3.Error) as error:
-            _log.warning("how far the export to %s came could not be noted: %s", self.paths.target.name, error)
+            name = self.paths.target.name
+            template = "how far the export to %s came could not be noted: %s"
+            _log.warning(template, name, error, extra=fields_of(error, file=name))
         self.sink.close()
         if self._bad is not None:
             with contextlib.suppress(OSError):

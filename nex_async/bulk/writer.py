@@ -112,6 +112,7 @@ class BulkRun:
         self._idle = loop.create_future()
         self._task = loop.create_task(self._live(began), name=f"nex-async {self._operation.name}")
         self._sender.state.owned.add(self)
+        self._sender.state.runs[id(self)] = self
         try:
             await asyncio.wait([self._task, began], return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
@@ -250,9 +251,23 @@ class BulkRun:
             self._error = None
         self.report.seconds = self._meter.elapsed
         self._sender.state.owned.discard(self)
+        self._sender.state.runs.pop(id(self), None)
         self._meter.tell(self.report.rows, self.report.failed, final=True)
-        _log.info("%s", self.report)
+        self._log_end()
         self._wake_reader()
+
+    def _log_end(self) -> None:
+        report = self.report
+        fields = {
+            "nex_run": report.name,
+            "nex_rows": report.rows,
+            "nex_failed": report.failed,
+            "nex_unknown": report.unknown,
+            "nex_requests": report.requests,
+            "nex_retries": report.retries,
+            "nex_elapsed": report.seconds,
+        }
+        _log.info("a bulk run has ended: %s", report, extra=fields)
 
     async def _end(self) -> None:
         task = self._task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import NamedTuple
 
 import click
@@ -93,3 +94,4 @@ def main() -> None:
     Exit status: 0 all is well, 1 failed, 2 a mistake in the command line, 3 the key is missing or not allowed to, 4 done in
     part, 130 after Ctrl-C.
     """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the SDK leaves this to the program it is used in

@@ -271,7 +271,8 @@ def error_reply(error: Exception, request: web.BaseRequest) -> Reply:
         return envelope_of(error.status, error.message, error.headers)
     if isinstance(error, ConnectionError):  # the client left in the middle of its body; nobody will read this
         return envelope_of(400, "the connection was lost")
-    _logger.error("%s %s failed", request.method, request.rel_url.raw_path, exc_info=error)
+    fields = {"nex_method": request.method, "nex_error": type(error).__name__}
+    _logger.error("%s %s failed", request.method, request.rel_url.raw_path, exc_info=error, extra=fields)
     return envelope_of(500, "internal error of the emulator; its log says more")
 
 

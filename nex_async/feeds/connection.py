@@ -13,7 +13,8 @@ from typing import Protocol
 
 import aiohttp
 
-from ..errors import APIError, ConnectionLost, DecodeError, NexError, Timeout, TLSError
+from .._logfields import fields_of
+from ..errors import APIError, ConnectionLost, DecodeError, NexError, Timeout, TLSError, outcome_of
 from ..transport.faults import AIOHTTP_FAILURES, failure_of
 from ..transport.retry import classify
 from .sse import ServerSentEvent, SSEDecoder
@@ -191,8 +192,11 @@ class StreamConnection:
         delay = self._delay(error)
         self._failures += 1
         self._receiver.lost(error, self._failures, delay)
-        outcome = "ended" if error is None else f"failed ({type(error).__name__})"
-        _log.info("the stream %s; next attempt in %.1f s", outcome, delay)
+        if error is None:
+            _log.info("the stream ended; next attempt in %.1f s", delay, extra={"nex_delay": delay})
+        else:
+            fields = fields_of(error, delay=delay, attempt=self._failures)
+            _log.info("the stream failed (%s); next attempt in %.1f s", outcome_of(error), delay, extra=fields)
         await asyncio.sleep(delay)
 
     def _delay(self, error: NexError | None) -> float:
@@ -227,7 +231,7 @@ class StreamConnection:
                 ended = not chunk
                 if chunk:
                     if first and loop.time() > began + _SLOW_FIRST_BYTE:
-                        _log.warning("the stream's first byte took %.0f s: something buffers it", loop.time() - began)
+                        _note_slow(loop.time() - began)
                     first = False
                     await self._hand_on((chunk,) if inflate is None else inflate(chunk), decoder)
                 chunk = b""  # not to be kept while the next is waited for
@@ -314,6 +318,10 @@ class StreamConnection:
             successor.add_done_callback(_close_reply)
             successor.cancel()
             await asyncio.wait([successor])
+
+
+def _note_slow(elapsed: float) -> None:
+    _log.warning("the stream's first byte took %.0f s: something buffers it", elapsed, extra={"nex_elapsed": elapsed})
 
 
 def _inflater(response: aiohttp.ClientResponse) -> Callable[[bytes], Iterator[bytes]] | None:

@@ -100,7 +100,9 @@ class Delivery:
     def tell_gap(self, gap: Gap) -> None:
         """Tell of a gap, also one that an earlier process could not tell of any more."""
         self.outlet.tally.gaps += 1
-        _log.warning("insights between %s and %s may be missing: %s", gap.start, gap.end, gap.reason)
+        self.hub.sender.state.counts.gaps += 1
+        fields = {"nex_start": gap.start.isoformat(), "nex_end": gap.end.isoformat(), "nex_reason": gap.reason}
+        _log.warning("insights between %s and %s may be missing: %s", gap.start, gap.end, gap.reason, extra=fields)
         self.outlet.tell(gap)
         if self.checkpoint is not None and not any(cursor.holds(gap) for cursor in self.checkpoint.cursors):
             self.ledger.gap_told(micros(gap.start), micros(gap.end), gap.reason)  # nobody listens but the log

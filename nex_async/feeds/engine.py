@@ -11,9 +11,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from .._logfields import fields_of
 from ..errors import ClientClosed, FeedClosed, NexError, StorageError
-from ..transport.options import RequestOptions, outer_deadline
-from ..transport.state import running_loop
+from ..transport.options import RequestOptions
+from ..transport.state import running_loop, start_apart
 from .checkpoint import Checkpoint, Cursor
 from .delivery import SOON, Delivery, Mode, Start
 from .events import Closed, Connected, InsightEvent, Reconnecting
@@ -100,7 +101,7 @@ class Engine:
             "unbound": self._delivery.ledger.unbound,
             "splits": self._reading.windows.splits,
             "requests": self._reading.windows.requests,
-            "degraded": frozenset(tally.degraded),
+            "degraded": tuple(sorted(tally.degraded)),
             **{name: getattr(tally, name) for name in _FIGURES},
         }
 
@@ -118,11 +119,10 @@ class Engine:
     # ---- its life ---------------------------------------------------------------------------------------------------
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
-        self._tasks.append(self._loop.create_task(self._watched(work)))
+        self._tasks.append(start_apart(self._loop, self._watched(work)))
 
     async def _watched(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do the engine's work; what ends it ends the engine."""
-        outer_deadline.set(None)  # whoever opened the feed may have had one of his own
         try:
             await work()
         except Exception as error:
@@ -164,7 +164,7 @@ class Engine:
                 await fork.released()
             await self.hub.over()
         except StorageError as error:
-            _log.warning("the checkpoint could not be closed in good order: %s", error)
+            _log.warning("the checkpoint could not be closed in good order: %s", error, extra=fields_of(error))
         finally:
             self.hub.sender.state.owned.discard(self)
 

@@ -15,9 +15,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from inspect import isawaitable
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
 
+from .._logfields import fields_of
 from ..errors import ClientLoopError, FeedClosed, FeedOverflow, InvalidRequestError, NexError
+
+if TYPE_CHECKING:
+    from ..transport.counts import Counts
 
 __all__ = ["Buffer", "Consumer", "Feed", "FeedQueue", "FeedStats", "Overflow", "Source", "again", "both"]
 
@@ -123,8 +127,9 @@ class Buffer(Consumer[E]):
     delivered: int
     dropped: int
 
-    def __init__(self, maxsize: int, overflow: Overflow, wants: Wants) -> None:
+    def __init__(self, maxsize: int, overflow: Overflow, wants: Wants, counts: Counts | None = None) -> None:
         super().__init__()
+        self._counts = counts
         self.events: deque[E] = deque()
         self.maxsize = maxsize
         self.overflow: Overflow = overflow
@@ -165,6 +170,8 @@ class Buffer(Consumer[E]):
                 return
         if len(self.events) >= self.maxsize and self.overflow != "block":
             self.dropped += 1
+            if self._counts is not None:
+                self._counts.dropped += 1
             if self.overflow == "drop_newest":
                 return
             if self.overflow == "raise":
@@ -513,7 +520,8 @@ class Feed(Generic[E]):
         if callable(handler.on_error):
             await _call(handler.on_error, event, error)
         else:
-            _log.error("a handler failed (%s); the feed goes on", type(error).__name__, exc_info=error)
+            template = "a handler failed (%s); the feed goes on"
+            _log.error(template, type(error).__name__, exc_info=error, extra=fields_of(error))
 
     @property
     def stats(self) -> FeedStats:

@@ -15,10 +15,13 @@ from ..errors import ClientClosed, DecodeError, NexError, Timeout
 from ..routes import STREAM_INSIGHTS
 from ..transport import wire
 from ..transport.body import read_error
-from ..transport.call import describe
+from ..transport.call import describe, summary_of
 from ..transport.faults import AIOHTTP_FAILURES, failure_of
-from ..transport.options import Settings, outer_deadline
+from ..transport.observer import CallObserver, observe, tell
+from ..transport.options import RequestDetails, ResponseDetails, Settings
 from ..transport.sender import Sender
+from ..transport.state import start_apart
+from ..transport.wire import Request
 from .connection import StreamConnection, StreamPolicy
 from .ledger import SECOND
 from .sse import ServerSentEvent, SSEDecoder
@@ -116,7 +119,7 @@ class Hub:
         self._listeners[listener] = None
         if self._task is None or self._leaving:
             self._leaving, before = False, self._task
-            self._task = self.loop.create_task(self._run(before))
+            self._task = start_apart(self.loop, self._run(before))
         elif self.connection.standing:
             listener.connected(1)
 
@@ -135,13 +138,12 @@ class Hub:
             await asyncio.wait([self._task])
 
     async def _run(self, before: asyncio.Task[None] | None) -> None:
-        outer_deadline.set(None)  # whoever opened the first feed may have had one of his own
         if before is not None:
             await asyncio.wait([before])
         failure: Exception | None = None
         try:
             await self.connection.run()
-            _log.warning("the server has ended the stream for good (status 204)")
+            _log.warning("the server has ended the stream for good (status %d)", 204, extra={"nex_status": 204})
         except NexError as error:
             failure = describe(error, STREAM_INSIGHTS, self._request)
         except Exception as error:
@@ -152,12 +154,36 @@ class Hub:
     # ---- the connection asks ----------------------------------------------------------------------------------------
 
     async def _connect(self, extra: Mapping[str, str]) -> aiohttp.ClientResponse | None:
-        settings = self._settings
-        if self.sender.state.closed:
+        state = self.sender.state
+        if state.closed:
             raise ClientClosed("the client is closed")
+        request = self._request._replace(headers={**(self._request.headers or {}), **extra})
+        observed, request = observe(state, self._settings, STREAM_INSIGHTS, request)
+        return await (self._open(request) if observed is None else self._open_observed(observed, request))
+
+    async def _open_observed(self, observed: CallObserver, request: Request) -> aiohttp.ClientResponse | None:
+        """Open the stream, and tell who follows it: until it stands, for what comes after may take weeks."""
+        state, summary, began = self.sender.state, summary_of(STREAM_INSIGHTS, request), self.loop.time()
+        tell(state, observed.on_request, RequestDetails(summary, 1))
+        status: int | None = None
+        failure: BaseException | None = None
+        try:
+            response = await self._open(request)
+            status = 204 if response is None else response.status
+            return response
+        except BaseException as error:
+            failure, status = error, getattr(error, "status", None)
+            raise
+        finally:
+            if failure is None or isinstance(failure, NexError):
+                details = ResponseDetails(summary, 1, self.loop.time() - began, status, None, failure)
+                tell(state, observed.on_response, details)
+            tell(state, observed.on_end, failure)
+
+    async def _open(self, request: Request) -> aiohttp.ClientResponse | None:
+        settings = self._settings
         patience = settings.timeouts.read or self.connection.policy.silence
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.timeouts.connect, ceil_threshold=1e12)
-        request = self._request._replace(headers={**(self._request.headers or {}), **extra})
         try:
             with anyio.fail_after(patience):
                 response = await self.sender.bind().open_stream(request, timeout)
@@ -200,7 +226,8 @@ class Hub:
     def _read_greeting(self, comment: bytes) -> None:
         found = _WORKSPACE.search(comment)
         if found is None:
-            _log.warning("the stream did not say which workspace it belongs to")
+            template = "the stream did not say which workspace it belongs to"
+            _log.warning(template, extra={"nex_operation": STREAM_INSIGHTS.name})
         else:
             self.workspace = found.group(1).decode("ascii", "replace")
             for listener in list(self._listeners):
@@ -209,6 +236,7 @@ class Hub:
     def lost(self, error: NexError | None, attempt: int, delay: float) -> None:
         """Tell everybody; see `Receiver`."""
         self.stood_since = None
+        self.sender.state.counts.reconnects += attempt == 1
         self.last_error = error and describe(error, STREAM_INSIGHTS, self._request)
         for listener in list(self._listeners):
             listener.lost(self.last_error, attempt, delay)

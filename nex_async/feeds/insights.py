@@ -61,7 +61,7 @@ class InsightStats(FeedStats):
     undecodable: int
     unknown: int
     oversize: int
-    degraded: frozenset[str]
+    degraded: tuple[str, ...]
 
 
 class InsightFeed(Feed[InsightEvent]):
@@ -105,7 +105,18 @@ class InsightFeed(Feed[InsightEvent]):
         self._entrance = _Entrance(sender, options, mode, start, checkpoint)
         super().__init__(self._entrance, wants=both(_is_insight, wants))
         self._chosen = wants
+        self._open_feeds = sender.state.feeds
         self._watches.append(_Watch(self._consumers, ends_at_gap=on_gap == "raise"))
+
+    def _start(self) -> None:
+        is_open = self._open
+        super()._start()
+        if not is_open:
+            self._open_feeds[id(self)] = self
+
+    def _detach(self) -> None:
+        super()._detach()
+        self._open_feeds.pop(id(self), None)
 
     async def __aenter__(self) -> InsightFeed:
         seconds = self._entrance.settings.seconds_left("stream")
@@ -249,7 +260,7 @@ class _Entrance:
     def consumer(self, maxsize: int, overflow: Overflow, wants: Wants) -> Consumer[Any]:
         """Return a new consumer; see `Source`."""
         if self._checkpoint is None:
-            return Buffer(maxsize, overflow, wants)
+            return Buffer(maxsize, overflow, wants, self._sender.state.counts)
         if overflow != "block":
             raise InvalidRequestError(
                 "a feed with a checkpoint loses nothing: overflow must be 'block'", argument="overflow"
@@ -320,7 +331,7 @@ _NOTHING: dict[str, Any] = {
     "connected": False,
     "silence": None,
     "delay": None,
-    "degraded": frozenset(),
+    "degraded": (),
 }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._logfields import fields_of
 from ..errors import NexError
 from .events import Degraded, DegradedReason, InsightEvent, Recovered, Signal
 from .feed import Buffer, Consumer
@@ -105,7 +106,8 @@ class Outlet:
                     timer.cancel()
             else:
                 for consumer in full:
-                    _log.info("a reader of the insight feed is slow; it goes on at a pace of its own")
+                    template = "a reader of the insight feed is slow; it goes on at a pace of its own"
+                    _log.info(template, extra={"nex_lag": consumer.lag})
                     self.consumers.remove(consumer)
                     self._part_with(consumer)
 
@@ -116,17 +118,19 @@ class Outlet:
         """Tell, once, that something does not work until `recover` says otherwise."""
         if reason not in self.tally.degraded:
             self.tally.degraded.add(reason)
-            _log.warning("the insight feed is degraded: %s", reason)
+            fields = {"nex_reason": reason} if error is None else fields_of(error, reason=reason)
+            _log.warning("the insight feed is degraded: %s", reason, extra=fields)
             self.tell(Degraded(reason, error))
 
     def mention(self, reason: DegradedReason, error: NexError | None) -> None:
         """Tell of something that is over as soon as it has happened."""
-        _log.warning("the insight feed met an event it could not use: %s", reason)
+        fields = {"nex_reason": reason} if error is None else fields_of(error, reason=reason)
+        _log.warning("the insight feed met an event it could not use: %s", reason, extra=fields)
         self.tell(Degraded(reason, error))
 
     def recover(self, reason: DegradedReason) -> None:
         """Tell that something works again, if it did not."""
         if reason in self.tally.degraded:
             self.tally.degraded.discard(reason)
-            _log.info("the insight feed has recovered: %s", reason)
+            _log.info("the insight feed has recovered: %s", reason, extra={"nex_reason": reason})
             self.tell(Recovered(reason))

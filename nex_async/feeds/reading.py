@@ -8,7 +8,8 @@ from datetime import datetime
 
 import msgspec
 
-from ..errors import APIError, ClientClosed, DecodeError, NexError, StorageError, TenantMismatch
+from .._logfields import fields_of
+from ..errors import APIError, ClientClosed, DecodeError, NexError, StorageError, TenantMismatch, outcome_of
 from ..models import Insight
 from ..models.insights import InsightBatch, InsightWorkspace
 from ..transport.options import RequestOptions
@@ -120,7 +121,8 @@ class Reading:
             delivery.report_gap(self._lost_at, delivery.now() or self._lost_at, "auth")
             self._lost_at = None
         wait = delivery.timetable.failed(refused=refused, after_progress=self._progress)
-        _log.info("the list of insights cannot be read (%s); again in %.0f s", type(error).__name__, wait)
+        fields = fields_of(error, operation=LISTING.name, delay=wait)
+        _log.info("the list of insights cannot be read (%s); again in %.0f s", outcome_of(error), wait, extra=fields)
 
     # ---- one sweep --------------------------------------------------------------------------------------------------
 
@@ -212,7 +214,8 @@ class Reading:
         except APIError as error:
             if error.status not in _TOO_OLD:
                 raise
-            _log.info("the list of insights does not reach as far back as a look for late ones")
+            template = "the list of insights does not reach as far back as a look for late ones"
+            _log.info(template, extra=fields_of(error, operation=LISTING.name))
         self._looking_back = None
         self._delivery.ledger.swept(begun, deep=True)
         await self._delivery.hand_out([])
@@ -271,7 +274,8 @@ class Reading:
         now = self._loop.time()
         if self._missed >= _MISSED and now >= self._rotated_at + _ROTATE_EVERY:
             self._missed, self._rotated_at = 0, now
-            _log.info("the stream stands, and did not bring %d insights; opening another", _MISSED)
+            template = "the stream stands, and did not bring %d insights; opening another"
+            _log.info(template, _MISSED, extra={"nex_count": _MISSED})
             self._hub.connection.rotate()
 
     async def _fetch(self, query: Query) -> InsightBatch:

@@ -15,7 +15,7 @@ from ..errors import ClientClosed, NexError
 from ..transport.options import outer_deadline
 from ..transport.state import ClientState, running_loop
 
-__all__ = ["Polled", "Scheduler", "scheduler_of"]
+__all__ = ["Polled", "Scheduler", "scheduler_of", "watched_jobs"]
 
 _RESOLUTION = 1e-6
 _GONE = -1
@@ -200,6 +200,11 @@ def scheduler_of(state: ClientState) -> Scheduler:
             del schedulers[other]
         found = schedulers[loop] = Scheduler(state, loop)
     return found
+
+
+def watched_jobs(state: ClientState) -> int:
+    """Return how many things a client polls at present, on all loops."""
+    return sum(len(scheduler) for scheduler in list(state.shared.get("schedulers", {}).values()))
 
 
 def _current_task() -> asyncio.Task[object] | None:

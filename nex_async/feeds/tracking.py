@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, cast
 
+from .._logfields import fields_of
 from ..errors import (
     DeadlineExceeded,
     DecodeError,
@@ -22,6 +23,7 @@ from ..errors import (
     NotFoundError,
     RateLimitQueueFull,
     RetryBudgetExhausted,
+    outcome_of,
 )
 from ..transport.options import outer_deadline
 from ..transport.retry import classify
@@ -144,7 +146,8 @@ class Progress(Generic[S]):
         known = self.status in _RUNNING or self.status in self.kind.done or self.status in self.kind.failed
         if not known and not self._warned:
             self._warned = True
-            _log.warning("%s has the unknown status %r; waiting on", self, self.status[:40])
+            fields = {"nex_job": str(self), "nex_job_status": self.status[:40]}
+            _log.warning("%s has the unknown status %r; waiting on", self, self.status[:40], extra=fields)
 
     def bears(self, error: Exception) -> bool:
         """Return whether polling goes on after a failure, because it may pass."""
@@ -200,7 +203,8 @@ class Track(Polled):
         except Exception as error:
             if self.job.bears(error):
                 self.job.trouble = cast("NexError", error)
-                _log.info("a poll of %s failed (%s); it goes on", self.job, type(error).__name__)
+                fields = fields_of(error, job=str(self.job))
+                _log.info("a poll of %s failed (%s); it goes on", self.job, outcome_of(error), extra=fields)
             else:
                 self.stop(error)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import random
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, TypeAlias
 
 import aiohttp
 
@@ -21,10 +21,13 @@ from ..errors import (
     RequestSummary,
     RetryBudgetExhausted,
     TransportError,
+    outcome_of,
     printable,
 )
 from ..routes import Route
-from . import wire
+from . import log, wire
+from .limiter import Limit
+from .observer import CallObserver, observe, tell
 from .options import RequestDetails, ResponseDetails, RetryDetails, Settings
 from .pool import Binding
 from .retry import Ambiguous, Retry, RetryPolicy, classify, decide
@@ -33,18 +36,20 @@ from .wire import Request
 
 __all__ = ["Call", "describe"]
 
-_log = logging.getLogger("nex_async")
+_Hook: TypeAlias = Literal["on_request", "on_response", "on_retry"]
 
 _MARGIN = 0.25
 """A wait that would leave less than this many seconds for the next attempt is not begun."""
+_A_WAIT = 0.001
+"""Seconds; less is the time it takes to ask."""
 
 
 class Call:
     """The bookkeeping of a call that is not plain: retried, limited, bounded from outside or listened to."""
 
     __slots__ = (
-        "attempts", "begun", "binding", "deadline", "last", "maybe_sent", "policy", "request", "route", "settings",
-        "started", "state", "summary",
+        "attempts", "begun", "binding", "deadline", "last", "maybe_sent", "observed", "policy", "request", "route",
+        "settings", "started", "state", "summary",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +75,17 @@ class Call:
         self.last: NexError | None = None
         self.maybe_sent: bool = False
         self.summary: RequestSummary = summary_of(route, request)
+        self.observed: CallObserver | None = None
+
+    @property
+    def number(self) -> int:
+        """The number of the attempt that is being made, or is next."""
+        return len(self.attempts) + 1
+
+    def begin(self) -> Request:
+        """Tell who follows calls that one begins; return its request, with what he wants it to carry along."""
+        self.observed, self.request = observe(self.state, self.settings, self.route, self.request)
+        return self.request
 
     async def before_attempt(self) -> aiohttp.ClientTimeout:
         """Wait for the limit, and return the timeouts of the next attempt. Raises what forbids to send it."""
@@ -78,7 +94,7 @@ class Call:
             keys.latch.check(clock())
             limit = keys.limits[self.route.group]
             if limit.active:
-                await limit.acquire(self.deadline)
+                await self._stand_in_line(limit)
         except DeadlineExceeded as error:
             raise self.overdue(error.message, error.retry_after) from self.last
         except NexError as error:
@@ -87,8 +103,32 @@ class Call:
         remaining = self.deadline - self.begun
         if remaining <= 0:
             raise self.overdue("the deadline passed before the call could be sent") from self.last
-        self._tell(self.settings.hooks.on_request, RequestDetails, len(self.attempts) + 1)
+        self.state.counts.retries += self.number > 1
+        self._tell("on_request", RequestDetails, self.number)
         return self.settings.attempt_timeout(self.route.deadline, remaining)
+
+    async def _stand_in_line(self, limit: Limit) -> None:
+        clock = self.binding.loop.time
+        came = clock()
+        try:
+            await limit.acquire(self.deadline)
+        finally:
+            waited = clock() - came
+            self.state.counts.limited += waited
+            if self.observed is not None and waited >= _A_WAIT:
+                tell(self.state, self.observed.on_limit, self.route.group, waited)
+
+    async def pause(self, delay: float) -> None:
+        """Wait between two attempts."""
+        clock, counts = self.binding.loop.time, self.state.counts
+        came = clock()
+        try:
+            await asyncio.sleep(delay)
+        finally:
+            if isinstance(self.last, RateLimitError):
+                counts.limited += clock() - came
+            else:
+                counts.backoff += clock() - came
 
     def overdue(self, message: str, retry_after: float | None = None) -> NexError:
         """Return the error of a call whose deadline passed between its attempts, or will pass before the next."""
@@ -101,26 +141,33 @@ class Call:
         keys.latch.reset()
         if not self.attempts:
             keys.budget.earn()
-        number = len(self.attempts) + 1
-        elapsed = now - self.begun
-        self._tell(self.settings.hooks.on_response, ResponseDetails, number, elapsed, reply.status, len(reply.body), None)
+        self._tell("on_response", ResponseDetails, self.number, now - self.begun, reply.status, len(reply.body), None)
+        self.end(None)
+
+    def end(self, error: BaseException | None) -> None:
+        """Tell who follows the call that it is over."""
+        if self.observed is not None:
+            tell(self.state, self.observed.on_end, error)
 
     def after_failure(self, error: NexError) -> float | None:
         """Return how long to wait before the next attempt; None when the call succeeded after all. Raises otherwise."""
         now = self.binding.loop.time()
-        number = len(self.attempts) + 1
+        number, elapsed = self.number, now - self.begun
         status = error.status if isinstance(error, APIError) else None
-        self._tell(self.settings.hooks.on_response, ResponseDetails, number, now - self.begun, status, None, error)
+        log.failed(self.route, error, elapsed, number)
+        self._tell("on_response", ResponseDetails, number, elapsed, status, None, error)
         self._learn(error, now)
         if isinstance(error, NotFoundError) and self.route.method == "DELETE" and self.maybe_sent:
+            self.state.counts.succeeded += 1
+            self.end(None)
             return None  # an attempt whose reply was lost has deleted it
         self.maybe_sent = self.maybe_sent or _may_have_acted(error)
         if not isinstance(error, DeadlineExceeded):
             self.last = describe(error, self.route, self.request)
         delay = self._verdict(error, number, now)
         self._note(error, now, delay)
-        _log.info("retrying %s in %.2f s: attempt %d ended with %s", self.route.name, delay, number, _outcome(error))
-        self._tell(self.settings.hooks.on_retry, RetryDetails, number, delay, error)
+        log.retrying(self.route, error, delay, number)
+        self._tell("on_retry", RetryDetails, number, delay, error)
         self.begun = now + delay
         return delay
 
@@ -128,6 +175,7 @@ class Call:
         keys = self.binding.keys
         if isinstance(error, RateLimitError):
             pause = error.retry_after
+            self.state.counts.throttled += 1
             keys.limits[self.route.group].throttled(now, None if pause is None else min(pause, 3600.0))
         elif isinstance(error, AuthenticationError):
             keys.latch.failed(now)
@@ -175,18 +223,18 @@ class Call:
         return describe(error, self.route, self.request)
 
     def _note(self, error: NexError, now: float, delay: float | None) -> None:
-        number = len(self.attempts) + 1
         elapsed = max(0.0, now - self.begun)
-        self.attempts.append(Attempt(number, self.begun - self.started, elapsed, _outcome(error), delay))
+        self.attempts.append(Attempt(self.number, self.begun - self.started, elapsed, outcome_of(error), delay))
 
-    def _tell(self, hook: Callable[[Any], object] | None, details: Callable[..., Any], *fields: Any) -> None:
-        if hook is None:
+    def _tell(self, name: _Hook, details: Callable[..., Any], *fields: Any) -> None:
+        if not self.settings.listened:
             return
-        try:
-            hook(details(self.summary, *fields))
-        except Exception:
-            self.state.hook_errors += 1
-            _log.exception("a hook raised; the call goes on")
+        made = details(self.summary, *fields)
+        hook = getattr(self.settings.hooks, name)
+        if hook is not None:
+            tell(self.state, hook, made)
+        if self.observed is not None:
+            tell(self.state, getattr(self.observed, name), made)
 
 
 def summary_of(route: Route[Any], request: Request) -> RequestSummary:
@@ -199,10 +247,6 @@ def describe(error: NexError, route: Route[Any], request: Request) -> NexError:
     if error.request is None:
         error.request = summary_of(route, request)
     return error
-
-
-def _outcome(error: NexError) -> str:
-    return str(error.status) if isinstance(error, APIError) and error.status else type(error).__name__
 
 
 def _may_have_acted(error: NexError) -> bool:

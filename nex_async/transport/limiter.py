@@ -32,6 +32,11 @@ class Limit(Protocol):
         """How many calls wait for a slot."""
         ...
 
+    @property
+    def rate(self) -> float | None:
+        """Calls per second now allowed; None while nothing limits them."""
+        ...
+
     async def acquire(self, deadline: float) -> None:
         """Wait for a slot. Raises `DeadlineExceeded` at once when none will come in time."""
 
@@ -166,6 +171,11 @@ class WindowLimit(_Line):
         self._period = period + self.MARGIN
         self._used: deque[float] = deque(maxlen=count)
 
+    @property
+    def rate(self) -> float | None:
+        """Calls per second in the long run: the published limit."""
+        return self._count / self._period
+
     def _slot(self, position: int, now: float) -> float:
         rounds, place = divmod(position, self._count)
         index = place - (self._count - len(self._used))
@@ -299,9 +309,13 @@ class AuthLatch:
         """Whether any 401 came since the last success."""
         return self._count > 0
 
+    def is_closed(self, now: float) -> bool:
+        """Return whether the key is refused here at present."""
+        return now < self._closed_until
+
     def check(self, now: float) -> None:
         """Raise `AuthenticationError` while the latch is closed."""
-        if now < self._closed_until:
+        if self.is_closed(now):
             raise AuthenticationError(
                 f"the key was refused {self.THRESHOLD} times in a row; asking again in {self._closed_until - now:.0f} s",
                 status=401,

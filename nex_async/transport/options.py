@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import aiohttp
 import msgspec
@@ -18,6 +18,9 @@ from ..errors import ConfigError, InvalidRequestError, NexError, RequestSummary
 from ..routes import Deadline
 from . import wire
 from .retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from .observer import Observer
 
 __all__ = ["Hooks", "RequestDetails", "RequestOptions", "ResponseDetails", "RetryDetails", "Settings", "deadline"]
 
@@ -113,11 +116,15 @@ class Settings:
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     headers: dict[str, str] | None = None
     hooks: Hooks = field(default_factory=Hooks)
+    observer: Observer | None = None
     plans: dict[Deadline, tuple[float, aiohttp.ClientTimeout]] = field(init=False, repr=False, compare=False)
+    listened: bool = field(init=False, repr=False, compare=False)
+    """Whether anybody wants to hear of calls."""
 
     def __post_init__(self) -> None:
         plans = {name: (self.total(name), self.attempt_timeout(name, self.total(name))) for name in _TOTAL}
         object.__setattr__(self, "plans", plans)
+        object.__setattr__(self, "listened", bool(self.hooks) or self.observer is not None)
 
     def total(self, name: Deadline) -> float:
         """Return the seconds the whole call may take."""

@@ -107,6 +107,15 @@ class SessionPool:
             found = self._sets[id(loop)] = _ConnectionSet(loop, self)
         return found
 
+    def census(self, lane: Lane) -> tuple[int, int] | None:
+        """Return how many connections of a lane are open, on all loops, and how many of them are idle.
+
+        None where the connectors do not tell. May be called from any thread.
+        """
+        found = [connectors.census(lane) for connectors in list(self._sets.values()) if not connectors.loop.is_closed()]
+        told = [each for each in found if each is not None]
+        return (sum(each[0] for each in told), sum(each[1] for each in told)) if len(told) == len(found) else None
+
     def _forget_closed_loops(self) -> None:
         for key, found in list(self._sets.items()):
             if found.loop.is_closed():
@@ -193,6 +202,17 @@ class _ConnectionSet:
             found = self._connectors[lane] = pool.make_connector(lane)
         return found
 
+    def census(self, lane: Lane) -> tuple[int, int] | None:
+        """Return how many connections of a lane are open, and how many of them are idle; None if its connector is silent."""
+        connector = self._connectors.get(lane)
+        if connector is None:
+            return 0, 0
+        try:
+            idle = sum(len(held) for held in list(connector._conns.values()))
+            return len(connector._acquired) + idle, idle
+        except (AttributeError, TypeError):  # names of aiohttp's own, or a connector that is not aiohttp's
+            return None
+
     def key_state(self, fingerprint: bytes, budget: float) -> KeyState:
         """Return what the calls of one key share; it is found by a hash, never by the key."""
         found = self._keys.pop(fingerprint, None) or KeyState(budget)
@@ -247,7 +267,8 @@ def refuse_hidden_retry(session: aiohttp.ClientSession) -> None:
     if hasattr(session, "_retry_connection"):
         session._retry_connection = False
     else:
-        _log.warning("this aiohttp hides its own retry: an idempotent request may be sent twice")
+        template = "this aiohttp (%s) hides its own retry: an idempotent request may be sent twice"
+        _log.warning(template, aiohttp.__version__, extra={"nex_aiohttp": aiohttp.__version__})
 
 
 def _drop_connector(connector: aiohttp.BaseConnector) -> None:
@@ -461,6 +482,11 @@ class Tenant:
             self._bindings.append(binding)
         self._last = binding
         return binding
+
+    @property
+    def bindings(self) -> list[Binding]:
+        """Its bindings to the loops it is used from."""
+        return [binding for binding in list(self._bindings) if not binding.loop.is_closed()]
 
     async def aclose(self) -> None:
         """Close this tenant's sessions on every loop it was used from."""

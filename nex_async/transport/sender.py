@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar, cast
 
@@ -11,7 +10,7 @@ import msgspec
 
 from ..errors import ClientClosed, ConfigError, DeadlineExceeded, NexError
 from ..routes import Route
-from . import wire
+from . import log, wire
 from .call import Call, describe
 from .options import RequestOptions, Settings, outer_deadline
 from .pool import Binding
@@ -21,7 +20,6 @@ from .wire import Id, Query, Request
 __all__ = ["Sender"]
 
 T = TypeVar("T")
-_log = logging.getLogger("nex_async")
 
 
 class Sender:
@@ -62,8 +60,9 @@ class Sender:
             limit = keys.limits[route.group]
             sweeper = binding.connections.sweeper
             sweeper.watch(task, until)
-            if outer is not None or limit.active or keys.latch.armed or settings.hooks:
+            if outer is not None or limit.active or keys.latch.armed or settings.listened:
                 call = Call(state, settings, route, request, binding, started, until)
+                request = call.begin()
             while True:
                 if call is not None:
                     timeout = await call.before_attempt()
@@ -77,7 +76,11 @@ class Sender:
                         raise
                     failure = DeadlineExceeded("the call's deadline passed before its reply was complete", sent="maybe")
                 else:
-                    limit.succeeded(clock())
+                    limit.succeeded(now := clock())
+                    state.counts.succeeded += 1
+                    if log.is_heard(log.DEBUG):
+                        begun, number = (started, 1) if call is None else (call.begun, call.number)
+                        log.succeeded(route, reply.status, len(reply.body), now - begun, number)
                     if call is None:
                         keys.budget.earn()
                     else:
@@ -88,11 +91,9 @@ class Sender:
                 delay = call.after_failure(failure)
                 if delay is None:
                     return cast(T, None)
-                await asyncio.sleep(delay)
-        except asyncio.CancelledError as cancelled:
-            if call is not None and call.binding.connections.sweeper.took(task):
-                raise call.overdue("the call's deadline passed during a wait") from call.last
-            self._cancelled(cancelled, task, route, request)
+                await call.pause(delay)
+        except BaseException as error:
+            self._failed(error, task, call, route, request)
             raise
         finally:
             if binding is not None:
@@ -106,14 +107,32 @@ class Sender:
             raise ConfigError("the embedded Nex is not running yet; use `async with Nex.local() as nex:`")
         return tenant.bind()
 
-    def _cancelled(
-        self, cancelled: asyncio.CancelledError, task: asyncio.Task[Any], route: Route[Any], request: Request
+    def _failed(
+        self, error: BaseException, task: asyncio.Task[Any], call: Call | None, route: Route[Any], request: Request
     ) -> None:
+        """Account for a call that ends without a result. Raises what a cancellation of our own means to the caller."""
+        meaning: NexError | None = None
+        if isinstance(error, asyncio.CancelledError):
+            if call is not None and call.binding.connections.sweeper.took(task):
+                meaning = call.overdue("the call's deadline passed during a wait")
+                meaning.__cause__ = call.last
+            else:
+                meaning = self._closing(error, task, route, request)
+        self.state.counts.ended(meaning or error)
+        if call is not None:
+            call.end(meaning or error)
+        if meaning is not None:
+            raise meaning from meaning.__cause__
+
+    def _closing(
+        self, cancelled: asyncio.CancelledError, task: asyncio.Task[Any], route: Route[Any], request: Request
+    ) -> NexError | None:
         """Turn our own cancellation on close into `ClientClosed`; note a write whose outcome nobody will learn."""
         if self.state.closed and cancelled.args == (CLOSING,):
             uncancel = getattr(task, "uncancel", None)  # Python 3.11 counts cancellations
             if uncancel is not None:
                 uncancel()
-            raise describe(ClientClosed("the client was closed during the call"), route, request) from None
+            return describe(ClientClosed("the client was closed during the call"), route, request)
         if route.retry in ("create", "costly"):
-            _log.info("%s was cancelled; whether it took effect is unknown", route.name)
+            log.cancelled(route)
+        return None

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import Hashable
+from collections.abc import Coroutine, Hashable
+from contextvars import Context
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from ..config import is_loopback
 from ..errors import ClientClosed, ClientLoopError
+from .counts import Counts
 from .pool import Tenant
 
-__all__ = ["CLOSING", "ClientState", "running_loop"]
+__all__ = ["CLOSING", "ClientState", "running_loop", "start_apart"]
 
 
 class Owned(Protocol):
@@ -33,12 +35,16 @@ class ClientState:
         self.tenant = tenant
         self.url = url
         self.closed: bool = False
-        self.hook_errors = 0
+        self.counts: Counts = Counts()
         self.tasks: set[asyncio.Task[Any]] = set()
         self.owned: set[Owned] = set()
         """What runs in the background, and ends with the client."""
         self.shared: dict[Hashable, Any] = {}
         """What the feeds and jobs of a client have in common, by names of their own."""
+        self.feeds: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        """The insight feeds that are open."""
+        self.runs: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        """The bulk runs under way."""
         self._idle: list[asyncio.Future[None]] = []
         _states.add(self)
 
@@ -104,6 +110,11 @@ class ClientState:
             task.cancel(CLOSING)
 
 
+def start_apart(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Start a task in an empty context: what runs on for long has no part in its starter's deadline, or trace."""
+    return Context().run(loop.create_task, work)
+
+
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """Return the event loop this thread runs; None for none."""
     try:
@@ -124,6 +135,8 @@ def _after_fork_in_child() -> None:
     for state in list(_states):
         state.tasks, state._idle = set(), []
         state.owned, state.shared = set(), {}
+        state.feeds, state.runs = weakref.WeakValueDictionary(), weakref.WeakValueDictionary()
+        state.counts.reset()
 
 
 if hasattr(os, "register_at_fork"):

@@ -590,7 +590,7 @@ async def test_r09_hooks_that_raise() -> None:
     server = RawServer([answer(json_reply({}, 503)), answer(TASK)])
     async with server, client(server.url, retry=RetryPolicy(backoff_base=0.001), **hooks) as nex:
         assert (await nex.tasks.get(1)).id == "1"
-        assert nex._state.hook_errors == len(told) == 5
+        assert nex.hook_errors == len(told) == 5
     assert told == ["RequestDetails", "ResponseDetails", "RetryDetails", "RequestDetails", "ResponseDetails"]
 
 

@@ -23,8 +23,13 @@ def leaked(text: str) -> bool:
     return SECRET in text
 
 
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """Return the fields of a record that are ours."""
+    return {name: value for name, value in vars(record).items() if name.startswith("nex_")}
+
+
 class LogWatch(logging.Handler):
-    """Formats every record of the whole suite at DEBUG, and remembers those that show the key."""
+    """Formats every record of the whole suite at DEBUG, and remembers those that show the key, also in a field."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -32,7 +37,7 @@ class LogWatch(logging.Handler):
         self.setFormatter(logging.Formatter("%(name)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        if leaked(self.format(record)):
+        if leaked(self.format(record) + repr(fields_of(record))):
             self.leaks.append(f"{record.name}:{record.lineno}")
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import aiohttp
 from multidict import CIMultiDict
 
-from nex_async import Nex
+from nex_async import Nex, SessionPool
 from nex_async.errors import NexError, Timeout
 from nex_async.transport.limiter import KeyState
 from nex_async.transport.retry import RetryPolicy
@@ -144,6 +144,7 @@ class VirtualWire:
     def __init__(self, server: Server | list[Outcome | Reply | NexError], budget: float = RetryPolicy().budget) -> None:
         self.server = _in_turn(server) if isinstance(server, list) else server
         self.keys = KeyState(budget)
+        self.pool = SessionPool()
         self.calls: list[Call] = []
         self.replied: Mapping[str, str] = {}
         self._sweeper: Sweeper | None = None
@@ -165,6 +166,10 @@ class VirtualWire:
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
+
+    @property
+    def bindings(self) -> list[VirtualWire]:
+        return [self]
 
     def witness(self, salt: str) -> bytes:
         return salt.encode()

@@ -261,7 +261,8 @@ def _add_columns(connection: sqlite3.Connection, table: Table, attributes: Itera
             continue
         if column is None:
             if len(known) >= _MOST_COLUMNS:
-                _log.warning("%s has more attributes than a table can have columns", table.name)
+                template = "%s has more attributes than a table can have columns"
+                _log.warning(template, table.name, extra={"nex_table": table.name})
                 break
             name = free_name(attribute.slug, [*_OWN_COLUMNS, *(each.name for each in known.values())])
             definition = f"{quoted(name)} {column_type(kind, many, whole)}".rstrip()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from ..._logfields import fields_of
 from ...errors import (
     AuthenticationError,
     ClientClosed,
@@ -13,11 +14,12 @@ from ...errors import (
     NexError,
     NotFoundError,
     PermissionDeniedError,
-    printable,
+    outcome_of,
+    own_words,
 )
 from ...feeds.insights import InsightFeed
-from ...transport.options import outer_deadline
 from ...transport.sender import Sender
+from ...transport.state import start_apart
 
 __all__ = ["Hints"]
 
@@ -33,7 +35,7 @@ class Hints:
     def __init__(self, sender: Sender, wake: Callable[[], None]) -> None:
         self._sender = sender
         self._wake = wake
-        self._task = asyncio.ensure_future(self._run())
+        self._task = start_apart(asyncio.get_running_loop(), self._run())
 
     def stop(self) -> None:
         """Stop listening."""
@@ -44,7 +46,6 @@ class Hints:
         await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        outer_deadline.set(None)  # whoever began to watch may have had one of his own
         delay = _FIRST_DELAY
         while True:
             try:
@@ -53,9 +54,11 @@ class Hints:
                     async for _ in feed:
                         self._wake()
             except _FINAL as error:
-                _log.info("the mirror gets no hints (%s); it looks at intervals", printable(str(error)))
+                reason = own_words(error) or outcome_of(error)
+                _log.info("the mirror gets no hints (%s); it looks at intervals", reason, extra=fields_of(error))
                 return
             except NexError as error:
-                _log.info("the mirror gets no hints for %.0f s (%s)", delay, printable(str(error)))
+                reason = own_words(error) or outcome_of(error)
+                _log.info("the mirror gets no hints for %.0f s (%s)", delay, reason, extra=fields_of(error, delay=delay))
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY)
