@@ -75,7 +75,7 @@ class _LazyGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the subcommand; of one that does not exist, say which may have been meant."""
-        if args and not args[0].startswith("-") and args[0] not in _ENTRIES:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             from difflib import get_close_matches
 
             close = get_close_matches(args[0], _ENTRIES, n=1)

@@ -65,7 +65,7 @@ def _start(ctx: click.Context, param: click.Parameter, text: str) -> datetime | 
 @click.option("--forward-to", metavar="URL", help="POST each insight to this address, as JSON.")
 @click.option("--exec", "program", metavar="CMD", help="Run this for each insight, with the JSON on its standard input.")
 @click.option("--on-error", type=click.Choice(("stop", "skip")), default="stop", show_default=True,
-              help="When an insight could not be handed on, after five attempts.")  # fmt: skip
+              help="When an insight is refused. What fails in passing is tried for 30 seconds.")  # fmt: skip
 @click.option("--count", type=click.IntRange(1), help="End after so many insights.")
 @click.option("--output", "-o", type=click.Choice(("text", "jsonl")), help="How to print.  [default: text on a terminal]")
 @session_options
@@ -95,7 +95,6 @@ def listen(
 
     async def work(nex: Nex) -> None:
         feed = nex.insights.stream(checkpoint=checkpoint, start=start, **given(types=types, min_confidence=min_confidence))
-        async with Listener(output, forward_to, program, skips=on_error == "skip") as listener:
-            await listener.listen(feed, count)
+        await Listener(output, forward_to, program, count).listen(feed, skips=on_error == "skip")
 
     session.run(work, resumable=checkpoint is not None)

@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import aiohttp
 import click
-import msgspec
 
 from .._version import __version__
-from ..errors import FeedClosed, printable
+from ..errors import SinkUnavailable, printable
 from ..feeds.events import Closed, Connected, Degraded, Gap, InsightEvent, Reconnecting, Recovered
+from ..sinks.forwarding import forward
+from ..sinks.message import encode
 from .running import Problem
 
 if TYPE_CHECKING:
     from ..feeds.insights import InsightFeed
 
-__all__ = ["Listener", "check_url", "line_of"]
+__all__ = ["Listener", "check_url"]
 
-_ATTEMPTS = 5
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+_PATIENCE = 30.0
+"""Seconds in which a web hook that fails in passing is asked again."""
 _ANSWER_SECONDS = 30.0
 _AGAIN = frozenset((408, 425, 429))
 
 
 class NotTakenError(Exception):
-    """An insight could not be handed on; `passing` says whether another attempt may do better."""
-
-    def __init__(self, message: str, *, passing: bool) -> None:
-        super().__init__(message)
-        self.passing = passing
+    """An insight that will never be taken."""
 
 
 def check_url(url: str) -> None:
@@ -49,101 +45,96 @@ def check_url(url: str) -> None:
         raise click.BadParameter(f"{url!r} is no http:// or https:// address", param_hint="--forward-to")
 
 
-def line_of(event: InsightEvent) -> dict[str, Any]:
-    """Return what is printed and handed on of an insight."""
-    insight = msgspec.json.decode(msgspec.json.encode(event.insight))
-    held = {name: value for name, value in insight.items() if value not in (None, [], {})}
-    return {"key": event.key, "source": event.source, "redelivered": event.redelivered, "insight": held}
-
-
 class Listener:
-    """Reads a feed, and hands each insight on; the next is taken when that is done."""
+    """A sink at the command line: each insight is printed, then posted, then handed to a command, one after the other."""
 
-    def __init__(self, output: str | None, forward_to: str | None, program: str | None, *, skips: bool) -> None:
+    def __init__(self, output: str | None, forward_to: str | None, program: str | None, count: int | None) -> None:
         self._as_text = (output or ("text" if sys.stdout.isatty() else "jsonl")) == "text"
         self._url = forward_to
         self._program = program
-        self._skips = skips
+        self._left = count
+        self._printed: str | None = None
+        self._feed: InsightFeed | None = None
         self._session: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> Listener:
-        if self._url is not None:
-            # A session of its own: nothing of what authorizes the client to Nex is known to it.
-            agent = {"User-Agent": f"nex-async/{__version__}", "Content-Type": "application/json"}
-            timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
-            self._session = aiohttp.ClientSession(headers=agent, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
-        return self
+    async def listen(self, feed: InsightFeed, *, skips: bool) -> None:
+        """Hand on what the feed brings, until it ends or enough has come."""
+        self._feed = feed
+        on_error: Literal["stop"] | Callable[[InsightEvent, Exception], None] = self._skip if skips else "stop"
+        try:
+            async with feed:
+                await forward(
+                    feed,
+                    self,
+                    max_batch=1,
+                    linger=0,
+                    maxsize=100,
+                    timeout=3600,
+                    patience=_PATIENCE,
+                    on_error=on_error,
+                    on_signal=_tell,
+                )
+        except (NotTakenError, SinkUnavailable) as error:
+            raise Problem(
+                f"insight {self._printed} was not taken: {error}",
+                "with --checkpoint it comes again at the next start; --on-error skip goes on without those that are refused",
+            ) from None
+        finally:
+            if self._session is not None:
+                await self._session.close()
 
-    async def __aexit__(self, *exc: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+    async def write(self, events: Sequence[InsightEvent], /) -> None:
+        """Hand on one insight; see `InsightSink`."""
+        for event in events:
+            if self._left == 0:
+                return
+            body = encode(event)
+            if event.key != self._printed:  # a second attempt is not printed again
+                self._print(event, body)
+            if self._url is not None:
+                await self._post(event, body)
+            if self._program is not None:
+                await self._run(event, body)
+            self._count()
 
-    async def listen(self, feed: InsightFeed, count: int | None) -> None:
-        """Hand on what the feed brings, up to `count` insights."""
-        done = 0
-        queue = feed.queue(maxsize=100, signals=True)
-        async with feed:
-            while count is None or done < count:
-                try:
-                    event = await queue.get()
-                except FeedClosed:
-                    return
-                if isinstance(event, InsightEvent):
-                    await self._handle(event)
-                    done += 1
-                else:
-                    _tell(event)
-                await queue.done(event)
+    def _count(self) -> None:
+        if self._left is not None:
+            self._left -= 1
+            if not self._left and self._feed is not None:
+                self._feed.stop()
 
-    async def _handle(self, event: InsightEvent) -> None:
-        line = line_of(event)
-        body = msgspec.json.encode(line)
+    def _print(self, event: InsightEvent, body: bytes) -> None:
+        self._printed = event.key
         if self._as_text:
             insight = event.insight
             when = f"{insight.created_at:%Y-%m-%d %H:%M:%S}" if insight.created_at else "-"
             click.echo(f"{when}  {insight.type or '-':<12}  {printable(insight.content or '', 2000)}")
         else:
             click.echo(body)
-        try:
-            await self._hand_on(event, body)
-        except NotTakenError as error:
-            if not self._skips:
-                raise Problem(
-                    f"insight {event.key} was not taken: {error}",
-                    "with --checkpoint it comes again at the next start; --on-error skip goes on without it",
-                ) from None
-            click.echo(f"Insight {event.key} was not taken: {error}", err=True)
-
-    async def _hand_on(self, event: InsightEvent, body: bytes) -> None:
-        if self._url is not None:
-            await self._repeated(self._post, event, body)
-        if self._program is not None:
-            await self._repeated(self._run, event, body)
-
-    async def _repeated(self, step: Any, event: InsightEvent, body: bytes) -> None:
-        pause = _FIRST_PAUSE
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                await step(event, body)
-            except NotTakenError as error:
-                if attempt == _ATTEMPTS or not error.passing:
-                    raise
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(_LONGEST_PAUSE, pause * 2)
-            else:
-                return
 
     async def _post(self, event: InsightEvent, body: bytes) -> None:
-        assert self._session is not None
         assert self._url is not None
         headers = {"X-Nex-Insight-Key": event.key}
         try:
-            async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as reply:
+            async with self._hook().post(self._url, data=body, headers=headers, allow_redirects=False) as reply:
                 status = reply.status
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise NotTakenError(f"the web hook cannot be reached ({error or type(error).__name__})", passing=True) from None
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            raise SinkUnavailable(f"the web hook cannot be reached ({error or type(error).__name__})") from None
         if not 200 <= status < 300:
-            raise NotTakenError(f"the web hook answered {status}", passing=status >= 500 or status in _AGAIN)
+            passing = status >= 500 or status in _AGAIN
+            raise (SinkUnavailable if passing else NotTakenError)(f"the web hook answered {status}")
+
+    def _hook(self) -> aiohttp.ClientSession:
+        """Return a session of its own: nothing of what authorizes the client to Nex is known to it."""
+        if self._session is None:
+            agent = {"User-Agent": f"nex-async/{__version__}", "Content-Type": "application/json"}
+            timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
+            self._session = aiohttp.ClientSession(headers=agent, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
+        return self._session
+
+    def _skip(self, event: InsightEvent, error: Exception) -> None:
+        click.echo(f"Insight {event.key} was not taken: {error}", err=True)
+        self._count()
 
     async def _run(self, event: InsightEvent, body: bytes) -> None:
         assert self._program is not None
@@ -157,7 +148,7 @@ class Listener:
                 process.kill()
                 await process.wait()
         if process.returncode:
-            raise NotTakenError(f"the command ended with status {process.returncode}", passing=False)
+            raise NotTakenError(f"the command ended with status {process.returncode}")
 
 
 def _environment(event: InsightEvent) -> Mapping[str, str]:

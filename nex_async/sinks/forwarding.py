@@ -11,6 +11,7 @@ from typing import Protocol
 
 import anyio
 
+from .._logfields import fields_of
 from ..errors import FeedClosed, InvalidRequestError, SinkUnavailable
 from ..feeds.events import InsightEvent, Signal
 from ..feeds.feed import FeedQueue, OnError
@@ -155,7 +156,8 @@ class _Writer:
             if isawaitable(result):
                 await result
         else:
-            _log.error("an insight was left out: the sink does not take it (%s)", type(error).__name__, exc_info=error)
+            template = "an insight was left out: the sink does not take it (%s)"
+            _log.error(template, type(error).__name__, exc_info=error, extra=fields_of(error))
 
     async def _persist(self, batch: list[InsightEvent]) -> None:
         """Write a batch, again and again while it fails in passing."""
@@ -164,7 +166,10 @@ class _Writer:
             if self._feed.closed or (self._patience is not None and anyio.current_time() - since >= self._patience):
                 raise failure
             delay = max(pause * random.uniform(0.5, 1.0), getattr(failure, "retry_after", None) or 0.0)
-            _log.warning("%d insights wait for the sink (%r); next attempt in %.1f s", len(batch), failure, delay)
+            fields = fields_of(failure, insights=len(batch), delay=delay)
+            _log.warning(
+                "%d insights wait for the sink (%r); next attempt in %.1f s", len(batch), failure, delay, extra=fields
+            )
             with anyio.move_on_after(delay):
                 await self._feed.stopped()
             pause = min(_LONGEST_PAUSE, pause * 2)
