@@ -251,7 +251,8 @@ async def test_the_key_is_never_in_the_file(path: Path) -> None:
                     heard = await response.read()
                     assert KEY.encode() in heard.replace(b"\\u002d", b"-")
                     assert response.headers.get("Set-Cookie") is None
-                await session.post(f"{tape.url}/v1/html", data=KEY)
+                async with session.post(f"{tape.url}/v1/html", data=KEY) as response:
+                    await response.read()
     text = path.read_text()
     assert not leaked(text.replace("\\u002d", "-"))
     for other in ("sk-another-key-1", "nex_dev_0123456789"):
@@ -329,10 +330,14 @@ async def test_placeholders_match_each_other(path: Path) -> None:
     sent = {"mail": {"first": "ada@x.io", "more": ["", None, True, 7, 1.5, "bob@y.io", "ada@x.io", "a"]}, "a": "a"}
     async with serve(answer) as origin, aiohttp.ClientSession() as session:
         with record(path, upstream=origin, redact=["mail"]) as tape:
-            await session.get(f"{tape.url}/v1/early/ada%40x.io", params={"to": "ada@x.io"})
-            await session.post(f"{tape.url}/v1/late", json=sent)
-            await session.get(f"{tape.url}/v1/query", params={"mail": "eve@z.io"})
-            await session.get(f"{tape.url}/v1/stream")
+            for asking in (
+                session.get(f"{tape.url}/v1/early/ada%40x.io", params={"to": "ada@x.io"}),
+                session.post(f"{tape.url}/v1/late", json=sent),
+                session.get(f"{tape.url}/v1/query", params={"mail": "eve@z.io"}),
+                session.get(f"{tape.url}/v1/stream"),
+            ):
+                async with asking as response:
+                    await response.read()
     early, late, query, stream = lines_of(path)[1:]
     assert early["request"]["path"] == "/v1/early/redacted-1"
     assert early["request"]["query"] == {"to": "redacted-1"}
