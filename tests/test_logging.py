@@ -10,6 +10,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,13 @@ def records(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[..., list[log
 # ---- how records are made -------------------------------------------------------------------------------------------
 
 
-def logged() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef, ast.Call]]:
-    """Yield every call of a logger's method in the package, with its place and the function it stands in."""
+@cache
+def logged() -> tuple[tuple[str, ast.AST, ast.Call], ...]:
+    """Return every call of a logger's method in the package, with its place and the function it stands in."""
+    return tuple(_logged())
+
+
+def _logged() -> Iterator[tuple[str, ast.AST, ast.Call]]:
     for path in sorted(ROOT.rglob("*.py")):
         for function in ast.walk(ast.parse(path.read_text())):
             if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):

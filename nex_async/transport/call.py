@@ -141,7 +141,9 @@ class Call:
         keys.latch.reset()
         if not self.attempts:
             keys.budget.earn()
-        self._tell("on_response", ResponseDetails, self.number, now - self.begun, reply.status, len(reply.body), None)
+        number, elapsed, size = self.number, now - self.begun, len(reply.body)
+        log.succeeded(self.route, reply.status, size, elapsed, number)
+        self._tell("on_response", ResponseDetails, number, elapsed, reply.status, size, None)
         self.end(None)
 
     def end(self, error: BaseException | None) -> None:

@@ -16,8 +16,10 @@ _log = logging.getLogger("nex_async.calls")
 is_heard = _log.isEnabledFor
 
 
-def succeeded(route: Route[Any], status: int, size: int, elapsed: float, attempt: int) -> None:
+def succeeded(route: Route[Any], status: int, size: int, elapsed: float, attempt: int = 1) -> None:
     """Note a reply that was what the operation promises; `elapsed` is in seconds, `size` in bytes."""
+    if not is_heard(DEBUG):
+        return
     fields = {
         "nex_operation": route.name,
         "nex_method": route.method,
@@ -32,7 +34,7 @@ def succeeded(route: Route[Any], status: int, size: int, elapsed: float, attempt
 
 def failed(route: Route[Any], error: NexError, elapsed: float, attempt: int) -> None:
     """Note an attempt that failed, in whatever way."""
-    if not _log.isEnabledFor(DEBUG):
+    if not is_heard(DEBUG):
         return
     fields = fields_of(error, operation=route.name, method=route.method, elapsed=elapsed, attempt=attempt)
     template = "%s (%s): %s after %.1f ms (attempt %d)"

@@ -78,11 +78,10 @@ class Sender:
                 else:
                     limit.succeeded(now := clock())
                     state.counts.succeeded += 1
-                    if log.is_heard(log.DEBUG):
-                        begun, number = (started, 1) if call is None else (call.begun, call.number)
-                        log.succeeded(route, reply.status, len(reply.body), now - begun, number)
                     if call is None:
                         keys.budget.earn()
+                        if log.is_heard(log.DEBUG):
+                            log.succeeded(route, reply.status, len(reply.body), now - started)
                     else:
                         call.after_success(reply)
                     return value

@@ -15,6 +15,7 @@ from nex_async import (
     JobExpired,
     Nex,
     NexError,
+    NexStats,
     Page,
     Pager,
     Record,
@@ -28,6 +29,7 @@ from nex_async import (
     TypedRecord,
 )
 from nex_async.feeds.feed import Feed
+from nex_async.feeds.insights import InsightStats
 from nex_async.models import (
     AIList,
     Answer,
@@ -43,6 +45,7 @@ from nex_async.models import (
 )
 from nex_async.paging import Prefetch
 from nex_async.routes import DELETE_TASK, GET_TASK, LIST_TASKS
+from nex_async.telemetry import OpenTelemetry
 from nex_async.transport.options import RetryDetails
 
 if TYPE_CHECKING:
@@ -203,3 +206,13 @@ async def clients() -> None:
         assert_type(error.retry_after, float | None)
     except NexError as error:
         assert_type(error.checkpoint, str | None)
+
+
+def telemetry(nex: Nex) -> None:
+    assert_type(nex.stats, NexStats)
+    assert_type(nex.stats.calls.errors, dict[str, int])
+    assert_type(nex.stats.feeds, tuple[InsightStats, ...])
+    assert_type(nex.stats.limits["default"].rate, float | None)
+    followed = Nex("sk-x", telemetry=OpenTelemetry(propagate=False))
+    assert_type(followed, Nex)
+    assert_type(Nex.local(telemetry=OpenTelemetry()), Nex)
