@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import json
 import os
 import re
 import shlex
 import shutil
 import signal
 import sys
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -20,7 +23,7 @@ from nex_async.cli import main
 from .pages import ROOT, Typed, is_shown, typed
 from .screen import Screen, screen
 
-__all__ = ["Shell"]
+__all__ = ["Shell", "check_dockerfile"]
 
 _NEX_ASYNC = f"""#!/bin/sh
 exec '{sys.executable}' -W error -c "from nex_async.cli import main; main(prog_name='nex-async')" "$@"
@@ -42,6 +45,7 @@ class Shell:
         for name in ("rich", "keyring"):  # tables as they are without the extra, and nobody's real keyring
             monkeypatch.setitem(sys.modules, name, None)
         self._monkeypatch = monkeypatch
+        self._place = place
         self._port = port
         self._status = 0
         self._services: list[tuple[asyncio.subprocess.Process, Screen, Typed]] = []
@@ -82,18 +86,28 @@ class Shell:
             pass
         elif _is_service(command):
             await self._serve(entered)
-        elif (arguments := _plain(command)) is not None:
-            return await self._here(arguments)
+        elif (line := _Line.of(command)) is not None:
+            return await self._here(line)
         else:
             return await self._bash(command)
         return None
 
-    async def _here(self, arguments: list[str]) -> str:
-        """Run `nex-async` in this process, which is much faster, on a terminal."""
+    async def _here(self, line: _Line) -> str:
+        """Run `nex-async` in this process, which is much faster, on a terminal, with what is piped in and out of it."""
+        arguments = await self._words(line.command)
+        given, taken = self._place / ".in", self._place / (line.file or ".out")
+        given.write_text(await self._bash(line.before) if line.before else "")
         async with screen() as shown:
-            self._status = await asyncio.to_thread(_run, arguments, shown.end)
+            out = taken if line.after or line.file else None
+            self._status = await asyncio.to_thread(_run, arguments, given, out, shown.end)
             await asyncio.wait_for(shown.ended.wait(), 5)
-            return shown.text
+        return shown.text + (await self._bash(f"{line.after} < .out") if line.after else "")
+
+    async def _words(self, command: str) -> list[str]:
+        """Return the arguments of a command, as the shell makes them of its text."""
+        given = self._place / ".words"
+        await self._bash(f"printf '%s\\0' {command} > .words")
+        return given.read_text().split("\0")[1:-1]
 
     async def _bash(self, command: str) -> str:
         async with screen() as shown:
@@ -121,7 +135,7 @@ class Shell:
                     continue
                 raise AssertionError(f"$ {entered.command}\n{shown.text}")
             process.send_signal(signal.SIGINT)
-            assert await asyncio.wait_for(process.wait(), 20) in (0, 130), shown.text
+            assert await asyncio.wait_for(process.wait(), 20) in (0, 130, -signal.SIGINT), shown.text
             self._services.pop()
 
 
@@ -134,27 +148,52 @@ async def _start(command: str, shown: Screen) -> asyncio.subprocess.Process:
         os.close(shown.end)
 
 
-def _run(arguments: list[str], end: int) -> int:
-    with os.fdopen(end, "w") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+def _run(arguments: list[str], given: Path, taken: Path | None, end: int) -> int:
+    with contextlib.ExitStack() as stack:
+        screen = stack.enter_context(os.fdopen(end, "w"))
+        stack.enter_context(contextlib.redirect_stderr(screen))
+        stack.enter_context(contextlib.redirect_stdout(screen if taken is None else stack.enter_context(taken.open("w"))))
+        before, sys.stdin = sys.stdin, stack.enter_context(given.open())
         try:
             main(arguments, prog_name="nex-async")
         except SystemExit as exit:
             return int(exit.code or 0)
+        finally:
+            sys.stdin = before
     return 0
 
 
-def _plain(command: str) -> list[str] | None:
-    """Return the arguments of `nex-async` where nothing but it is asked for; None where a shell has to see to it."""
-    lexer = shlex.shlex(command.replace("\\\n", " "), posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
-    words = list(lexer)
-    needs_shell = "$" in command or any(set(word) <= set("();<>|&") for word in words)
-    return None if needs_shell or words[0] != "nex-async" else words[1:]
+class _Line(NamedTuple):
+    """A command line with one `nex-async` in it, and what stands before and after it."""
+
+    command: str
+    before: str
+    after: str
+    file: str
+
+    @classmethod
+    def of(cls, text: str) -> _Line | None:
+        """Return a command line taken apart; None where it is more than that."""
+        plain = re.sub(r"""'[^']*'|"[^"]*"|\$\([^)]*\)""", lambda found: "." * len(found[0]), text)  # quoted, no mark counts
+        bars = [-1, *(found.start() for found in re.finditer(r"\|", plain)), len(text)]
+        pieces = [text[start + 1 : end].strip() for start, end in pairwise(bars)]
+        ours = [index for index, piece in enumerate(pieces) if piece.startswith("nex-async ")]
+        if len(ours) != 1 or re.search(r"[;&<]", plain) or plain.count(">") > 1:
+            return None
+        command, file = pieces[ours[0]], ""
+        if ">" in plain:
+            if plain.rindex(">") < bars[-2]:
+                return None
+            if ours[0] == len(pieces) - 1:
+                command, file = text[bars[-2] + 1 : plain.rindex(">")].strip(), text[plain.rindex(">") + 1 :].strip()
+        return cls(command, " | ".join(pieces[: ours[0]]), " | ".join(pieces[ours[0] + 1 :]), file)
 
 
 def _is_service(command: str) -> bool:
     """Return whether a command runs until Ctrl-C."""
     words = command.split()
+    if words[0] == "curl":
+        return any(re.fullmatch(r"-[a-zA-Z]*N", word) for word in words)
     if words[0] != "nex-async" or "--help" in words:
         return False
     return words[1] == "serve" or "--watch" in words or (words[1:3] == ["insights", "listen"] and "--count" not in words)
@@ -184,6 +223,17 @@ def _is_checked(words: list[str]) -> bool:
     else:
         return False
     return True
+
+
+def check_dockerfile(text: str) -> None:
+    """Check that a Dockerfile has instructions only, and installs what there is."""
+    for line in text.splitlines():
+        instruction, _, rest = line.partition(" ")
+        assert instruction in ("FROM", "RUN", "COPY", "USER", "VOLUME", "WORKDIR", "CMD"), line
+        if instruction == "RUN":
+            assert is_checked(rest), line
+        elif instruction == "CMD":
+            json.loads(rest)
 
 
 def _check_extras(packages: list[str]) -> None:

@@ -6,22 +6,25 @@ import asyncio
 import inspect
 import json
 import re
+import textwrap
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
 import pytest
 
-from nex_async import Nex
+from nex_async import Nex, errors
 from nex_async.emulator import Emulator
 
 from ..harness.canary import KEY
 from .pages import Block, blocks_of, is_shown
-from .shell import Shell
+from .shell import Shell, check_dockerfile
 
 __all__ = ["LANGUAGES", "Stage", "localised", "shown"]
 
-LANGUAGES = ("console", "json", "python", "text", "toml")
+LANGUAGES = ("console", "dockerfile", "json", "python", "text", "toml")
+QUOTED = {"docs/errors.md": errors.__doc__ or ""}
+"""What a page quotes of the code, as text that nobody prints."""
 _PRODUCTION = "https://app.nex.ai"
 
 
@@ -70,8 +73,10 @@ class Stage:
         before: Block | None = None
         for block in blocks_of(self._page):
             if block.language == "text":
-                assert before is not None, f"line {block.line}: text that is no output of a block before it"
-                assert before.language == "python", f"line {block.line}: text that is no output of a block before it"
+                if textwrap.indent(block.text, "    ") in QUOTED.get(self._page, ""):
+                    continue
+                is_output = before is not None and before.language == "python"
+                assert is_output, f"line {block.line}: text that is no output of a block before it"
                 printed = self._capsys.readouterr().out
                 assert is_shown(block.text, printed), f"line {block.line}: {printed}"
             else:
@@ -92,11 +97,15 @@ class Stage:
         elif block.language == "toml":
             tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
             tomllib.loads(block.text)
+        elif block.language == "dockerfile":
+            check_dockerfile(block.text)
 
     async def _python(self, block: Block, skip: frozenset[str]) -> None:
         code = _compiled(self._page, block, self._origin)
         if _is_program(block.text):
-            await asyncio.to_thread(exec, code, {"__name__": "__main__"})
+            self._names["__name__"] = "__main__"
+            await asyncio.to_thread(exec, code, self._names)
+            self._names["__name__"] = "page"
             return
         before = dict(self._names)
         exec(code, self._names)

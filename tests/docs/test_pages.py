@@ -24,6 +24,8 @@ ELSEWHERE = {
     "docs/bulk.md": frozenset({"bring_in", "one_by_one", "nightly", "again", "watched", "careful"}),
     "docs/export.md": frozenset({"files", "batches", "parts", "elsewhere"}),
     "docs/mirror.md": frozenset({"once", "look", "keep"}),
+    "docs/migration-aiohttp-sse-client.md": frozenset({"first_event", "by_hand", "with_nex"}),
+    "docs/deployment.md": frozenset({"application"}),
 }
 """Functions that have tests of their own, because they never end or need a scene set for them."""
 
@@ -76,3 +78,14 @@ def test_links_lead_somewhere(page: str) -> None:
     """Every file a page links to is there."""
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text_of(page)):
         assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_names_is_there(page: str) -> None:
+    """Every test, benchmark and session a page speaks of exists."""
+    text = text_of(page)
+    assert [path for path in re.findall(r"`(tests/[\w/]+\.py)`", text) if not (ROOT / path).exists()] == []
+    modules = [name.replace(".", "/") for name in re.findall(r"`(?:python -m )?(benchmarks\.\w+)`", text)]
+    assert [name for name in modules if not (ROOT / f"{name}.py").exists()] == []
+    sessions = re.findall(r"`nox -s (\w+)`", text)
+    assert [name for name in sessions if f"\ndef {name}(session" not in text_of("noxfile.py")] == []
