@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import pty
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 __all__ = ["Screen", "screen"]
 
@@ -37,10 +37,14 @@ class Screen:
             asyncio.get_running_loop().remove_reader(self._master)
             self.ended.set()
 
-    async def changed(self) -> None:
-        """Wait until something more is printed."""
-        self._changed.clear()
-        await asyncio.wait_for(self._changed.wait(), 30)
+    async def until(self, condition: Callable[[str], bool]) -> None:
+        """Wait until what was printed is as it should be. Raises `AssertionError`, with the text, when that does not happen."""
+        while not condition(self.text):
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), 0 if self.ended.is_set() else 30)
+            except asyncio.TimeoutError:
+                raise AssertionError(f"it was not printed:\n{self.text}") from None
 
     def close(self) -> None:
         """Close this side of the terminal."""

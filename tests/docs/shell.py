@@ -12,6 +12,7 @@ import shlex
 import shutil
 import signal
 import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -122,18 +123,13 @@ class Shell:
         port = f" --port {self._port}" if " serve" in entered.command and "--port" not in entered.command else ""
         process = await _start(f"exec {entered.command}{port}", shown)
         self._services.append((process, shown, entered))
-        while "\n" not in shown.text:
-            await shown.changed()
+        await shown.until(lambda text: "\n" in text)
 
     async def leave(self) -> None:
         """Wait until the services have printed what the page shows, and end them by Ctrl-C, the last first."""
         while self._services:
             process, shown, entered = self._services[-1]
-            while entered.output and not is_shown(entered.output, shown.text):
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await shown.changed()
-                    continue
-                raise AssertionError(f"$ {entered.command}\n{shown.text}")
+            await shown.until(partial(is_shown, entered.output or "..."))
             process.send_signal(signal.SIGINT)
             assert await asyncio.wait_for(process.wait(), 20) in (0, 130, -signal.SIGINT), shown.text
             self._services.pop()
