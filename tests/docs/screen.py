@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import pty
 from collections.abc import AsyncIterator, Callable
 
 __all__ = ["Screen", "screen"]
@@ -15,6 +14,8 @@ class Screen:
     """What was printed so far. `end` is the descriptor to print on; `ended` is set when nobody can print any more."""
 
     def __init__(self) -> None:
+        import pty  # not on Windows
+
         self._master, self.end = pty.openpty()
         self.ended = asyncio.Event()
         self._changed = asyncio.Event()
