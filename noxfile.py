@@ -12,7 +12,7 @@ nox.options.default_venv_backend = "uv|virtualenv" if shutil.which("uv") else "v
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 
-CODE = ("nex_async", "tests", "benchmarks", "examples", "noxfile.py")
+CODE = ("nex_async", "tests", "benchmarks", "examples", ".ci", "noxfile.py")
 
 
 @nox.session
@@ -88,6 +88,13 @@ def api(session: nox.Session) -> None:
         session.log("there is no tag yet, and so nothing to compare with")
         return
     session.run("griffe", "check", "nex_async", "--against", tags[0])
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into build/site; a warning fails it, and so does a page that would fetch from another host."""
+    session.install("-e", ".[docs]")
+    session.run("mkdocs", "build", "--strict", "--config-file", ".ci/mkdocs.yml", env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session

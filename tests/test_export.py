@@ -696,23 +696,3 @@ async def test_progress_counts_rows(nex: Nex, tmp_path: Path) -> None:
     told: list[Any] = []
     await nex.records.export("person", tmp_path / "out.jsonl", limit=10, progress=told.append)
     assert (told[-1].done, told[-1].total, told[-1].failed, told[-1].eta) == (30, 30, 0, 0.0)
-
-
-# ---- the page -------------------------------------------------------------------------------------------------------
-
-
-async def test_the_page_runs(emulator: Emulator, nex: Nex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the page on exports shows works as it stands."""
-    await people(nex, 12)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NEX_API_KEY", KEY)
-    monkeypatch.setenv("NEX_API_BASE_URL", emulator.url)
-    page = (Path(__file__).parent.parent / "docs" / "export.md").read_text()
-    names: dict[str, Any] = {"__name__": "page"}
-    for block in page.split("```python\n")[1:]:
-        exec(compile(block.partition("```")[0], "export.md", "exec", dont_inherit=True), names)
-    await names["files"](nex)
-    assert ids_of(tmp_path / "people.parquet") == ids_of(tmp_path / "people.jsonl.gz")
-    assert await names["batches"](nex) == 12
-    assert sum(await names["parts"](nex)) == 12
-    assert await asyncio.to_thread(names["elsewhere"], Partition("object", "person", 2, 5)) == 3

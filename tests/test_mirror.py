@@ -1184,26 +1184,3 @@ async def test_the_command_mirrors(emulator: Emulator, nex: Nex, path: str) -> N
     assert len(rows_in(path, "company")) == 3
     assert (wrong.returncode, wrong.stdout) == (1, "")
     assert wrong.stderr.startswith("Error: getObjectDefinition")
-
-
-async def test_the_page_runs(
-    nex: Nex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What the page on the mirror shows works as it stands."""
-    monkeypatch.chdir(tmp_path)
-    await companies(nex, 3)
-    names: dict[str, Any] = {}
-    page = (ROOT / "docs" / "mirror.md").read_text()
-    for block in page.split("```python\n")[1:]:
-        exec(compile(block.split("```")[0], "mirror.md", "exec", dont_inherit=True), names)
-    await names["once"](nex)
-    assert "3 new, 0 changed, 0 deleted" in capsys.readouterr().out
-    names["look"]()
-    assert "('x', 3)" in capsys.readouterr().out
-    task = asyncio.ensure_future(names["keep"](nex))
-    try:
-        while "looked" not in capsys.readouterr().out:
-            await asyncio.sleep(0.01)
-    finally:
-        task.cancel()
-        await asyncio.wait([task])

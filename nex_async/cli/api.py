@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
 
 @click.command("api")
-@click.argument("method", type=click.Choice(("GET", "POST", "PUT", "PATCH", "DELETE"), case_sensitive=False))
+@click.argument("method", type=click.Choice(_METHODS, case_sensitive=False), metavar=f"{{{'|'.join(_METHODS)}}}")
 @click.argument("path")
 @click.option("--query", "-q", "pairs", multiple=True, metavar="NAME=VALUE", help="A parameter; may be repeated.")
 @click.option("--data", "-d", metavar="JSON|@FILE|-", help="The body.")

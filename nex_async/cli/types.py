@@ -24,12 +24,12 @@ __all__ = ["command"]
 @click.option("--check", metavar="FILE", type=click.Path(dir_okay=False), help="Print nothing but how FILE differs.")
 @session_options
 def command(session: Session, slugs: tuple[str, ...], check: str | None) -> None:
-    r"""Write a module with a msgspec Struct for each object of the workspace, to be used with as_type=.
+    """Write a module with a msgspec Struct for each object of the workspace, to be used with as_type=.
 
     \b
     nex-async types > crm.py
     nex-async types --check crm.py      # in CI: status 1 when the workspace has drifted
-    """
+    """  # noqa: D301  (click reads the character \b, not two letters)
     before = None if check is None else _read(check)
 
     async def work(nex: Nex) -> int | None:
