@@ -1,0 +1,47 @@
+"""Pages whose code needs a scene of its own: pytest for the page on tests, a stream for the page on sinks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nex_async import Nex
+
+from .pages import blocks_of
+from .stage import shown
+from .watching import Output, playing
+
+
+def test_the_page_on_tests_is_a_suite_that_passes(tmp_path: Path) -> None:
+    """Its first block, saved as a module of tests and run by pytest, passes with warnings as errors."""
+    first = next(block for block in blocks_of("docs/testing.md") if block.language == "python")
+    (tmp_path / "test_leads.py").write_text(first.text)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-W",
+        "error",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:asyncio",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "5 passed" in done.stdout
+
+
+async def test_the_page_on_sinks_relays(
+    nex: Nex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each insight gets to the sink the page writes, in the form the page names."""
+    monkeypatch.chdir(tmp_path)
+    await nex.context.add_text("Ada signed.")
+    async with playing(shown("docs/sinks.md", "relay")(nex)):
+        await Output(capsys).says("Ada signed.\n")
