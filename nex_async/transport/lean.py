@@ -1,12 +1,16 @@
 """The lean path: a request and its reply straight over aiohttp's connector, protocol and parser.
 
 It keeps aiohttp's pool, TLS, DNS, happy eyeballs and C parser, and leaves out what a call of this API has no need of:
-headers merged and checked anew for each request, a URL object, cookies, a timer and a task for each body.
+headers merged and checked anew for each request, a URL object, cookies, a timer and a task for each body. It leans on names
+that aiohttp does not promise: `unfit` plays a reply through them before the path is used, and says why where it is not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
+import logging
 from collections.abc import Mapping
 from typing import Any, NoReturn, cast
 
@@ -16,10 +20,13 @@ from aiohttp.connector import Connection as Lease
 from multidict import CIMultiDict
 from yarl import URL
 
+from ..errors import printable
 from .connection import Connection
 from .wire import Request
 
-__all__ = ["LeanPath", "Received"]
+__all__ = ["LeanPath", "Received", "unfit"]
+
+_log = logging.getLogger("nex_async.pool")
 
 _READ_BUFFER = 1 << 20
 _JSON = {"Content-Type": "application/json"}
@@ -95,13 +102,7 @@ class LeanPath:
             raise aiohttp.ConnectionTimeoutError("no connection in time") from error
         try:
             protocol = cast("Connection", lease.protocol)
-            protocol.set_response_params(
-                read_until_eof=True,
-                auto_decompress=False,
-                read_timeout=timeout.sock_read,
-                read_bufsize=_READ_BUFFER,
-                timeout_ceil_threshold=1e12,
-            )
+            _prepare(protocol, timeout.sock_read)
             self._write(lease, request)
             protocol.start_timeout()
             while True:
@@ -120,7 +121,11 @@ class LeanPath:
             raise aiohttp.ClientConnectionResetError("the connection was lost before the request was sent")
         first = f"{method} {self._prefix}{target} HTTP/1.1\r\n".encode("ascii")
         if body is None:
-            parts: tuple[bytes, ...] = (first, self._fields(extra), b"\r\n" if method == "GET" else b"Content-Length: 0\r\n\r\n")
+            parts: tuple[bytes, ...] = (
+                first,
+                self._fields(extra),
+                b"\r\n" if method == "GET" else b"Content-Length: 0\r\n\r\n",
+            )
         else:
             length = b"Content-Length: %d\r\n\r\n" % len(body)
             parts = (first, self._json_fields if extra is None else self._fields({**_JSON, **extra}), length, body)
@@ -133,6 +138,86 @@ class LeanPath:
         merged = CIMultiDict(self._headers)
         merged.update(extra)
         return _rendered(merged)
+
+
+def _prepare(protocol: Connection, read_timeout: float | None) -> None:
+    """Make a connection ready for the next reply."""
+    protocol.set_response_params(
+        read_until_eof=True,
+        auto_decompress=False,
+        read_timeout=read_timeout,
+        read_bufsize=_READ_BUFFER,
+        timeout_ceil_threshold=1e12,
+    )
+
+
+class _Stage(asyncio.Transport):
+    """A transport that leads nowhere."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def pause_reading(self) -> None:
+        """Do nothing."""
+
+    def resume_reading(self) -> None:
+        """Do nothing."""
+
+
+@functools.lru_cache(maxsize=1)
+def unfit() -> str | None:
+    """Return why the aiohttp at hand cannot be used so, None where it can. Needs a running loop, and asks once."""
+    try:
+        _rehearse()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {printable(str(error))}"
+        _log.warning(
+            "calls go through aiohttp's ClientSession, which costs more: this aiohttp has another shape (%s)", reason
+        )
+        return reason
+    return None
+
+
+def _rehearse() -> None:
+    """Play a reply through the names the path leans on. Raises where one is not as it was."""
+    asked = list(inspect.signature(aiohttp.BaseConnector.connect).parameters)
+    _same(asked, ["self", "req", "traces", "timeout"])
+    _same([name for name in ("protocol", "transport", "release", "close") if not hasattr(Lease, name)], [])
+    origin = _Origin("GET", URL("http://localhost/"), loop=asyncio.get_running_loop(), ssl=True)
+    _same((origin.connection_key.host, origin.headers["Host"]), ("localhost", "localhost"))
+    protocol = Connection(asyncio.get_running_loop())
+    protocol.connection_made(_Stage())
+    for turn in range(2):
+        _prepare(protocol, 5.0)
+        protocol.start_timeout()
+        protocol.data_received(
+            b"HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 200 OK\r\nX-Turn: %d\r\nContent-Length: 2\r\n\r\n{" % turn
+        )
+        codes = [_at_once(protocol)[0].code]
+        message, content = _at_once(protocol)
+        _same((codes, message.code, message.headers["x-turn"], content.is_eof()), ([103], 200, str(turn), False))
+        protocol.data_received(b"}")
+        _same((content.is_eof(), content.read_nowait(), protocol.should_close), (True, b"{}", False))
+    protocol._read_timeout = None
+    protocol.connection_lost(None)
+    _same(protocol.should_close, True)
+
+
+def _at_once(protocol: Connection) -> Any:
+    reading = protocol.read()
+    try:
+        reading.send(None)
+    except StopIteration as done:
+        return done.value
+    raise RuntimeError("a reply that is there is not read at once")
+
+
+def _same(found: object, wanted: object) -> None:
+    if found != wanted:
+        raise RuntimeError(f"{found!r} where {wanted!r} was due")
 
 
 def _rendered(headers: CIMultiDict[str]) -> _Head:

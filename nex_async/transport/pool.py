@@ -27,10 +27,10 @@ from yarl import URL
 from .._version import __version__
 from ..config import Secret
 from ..errors import ClientClosed, ConfigError, NexError, Phase
+from . import lean
 from .body import read_body, read_error
 from .connection import Connection
 from .faults import AIOHTTP_FAILURES, failure_of
-from .lean import LeanPath, Received
 from .limiter import KeyState
 from .sweeper import Sweeper
 from .wire import MAX_ERROR_BODY, Reply, Request
@@ -304,9 +304,9 @@ class Binding:
             "request", tenant.headers, tenant.proxy
         )
         self.stream_session: aiohttp.ClientSession | None = tenant.user_session
-        self.lean: LeanPath | None = None
-        if tenant.user_session is None and tenant.proxy is None:
-            self.lean = LeanPath(connections.connector("request"), tenant.base_url, tenant.headers)
+        self.lean: lean.LeanPath | None = None
+        if tenant.user_session is None and tenant.proxy is None and lean.unfit() is None:
+            self.lean = lean.LeanPath(connections.connector("request"), tenant.base_url, tenant.headers)
         self.replied: Mapping[str, str] = {}
         """The headers of the last reply; its `Date` is what the server's clock says."""
 
@@ -325,10 +325,10 @@ class Binding:
         phase: Phase = "headers"
         waiting = connections.in_flight >= connections.limit
         connections.in_flight += 1
-        response: aiohttp.ClientResponse | Received | None = None
+        response: aiohttp.ClientResponse | lean.Received | None = None
         try:
             if self.lean is not None and data is body:
-                received: aiohttp.ClientResponse | Received = await self.lean.request(request, timeout)
+                received: aiohttp.ClientResponse | lean.Received = await self.lean.request(request, timeout)
             else:
                 received = await self.session.request(
                     request.method,
