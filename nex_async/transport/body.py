@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Mapping
+from typing import Protocol
 
 import aiohttp
 
@@ -18,7 +20,22 @@ _ERROR_WAIT = 5.0
 """So many seconds are given to the body of an error, whose status is known."""
 
 
-async def read_body(response: aiohttp.ClientResponse, cap: int) -> bytes:
+class Incoming(Protocol):
+    """A reply whose head has come."""
+
+    status: int
+    content: aiohttp.StreamReader
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, whatever the case of their names."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection, which is not used again unless the reply was read to its end."""
+
+
+async def read_body(response: Incoming, cap: int) -> bytes:
     """Return the whole body, decompressed. More than `cap` bytes raise `BodyTooLarge`; the connection is then not reused."""
     content = response.content
     body = await content.readany()
@@ -30,7 +47,7 @@ async def read_body(response: aiohttp.ClientResponse, cap: int) -> bytes:
     return await _decompress(encoding.strip().lower(), body, cap)
 
 
-async def _rest(response: aiohttp.ClientResponse, first: bytes, cap: int) -> bytes:
+async def _rest(response: Incoming, first: bytes, cap: int) -> bytes:
     chunks, size = [first], len(first)
     while size <= cap:
         chunk = await response.content.readany()
@@ -56,7 +73,7 @@ async def _decompress(encoding: str, body: bytes, cap: int) -> bytes:
     return await asyncio.to_thread(inflate, body, cap)
 
 
-async def read_error(response: aiohttp.ClientResponse, cap: int) -> bytes:
+async def read_error(response: Incoming, cap: int) -> bytes:
     """Return what can be had of the body of a reply that is no success, up to `cap` bytes.
 
     Such a body never hides the status: one that is cut, damaged, stalls or does not end is taken as far as it came.
@@ -79,7 +96,7 @@ async def read_error(response: aiohttp.ClientResponse, cap: int) -> bytes:
         return b"".join(chunks)[:cap]
 
 
-async def _collect_in_time(response: aiohttp.ClientResponse, cap: int, chunks: list[bytes]) -> None:
+async def _collect_in_time(response: Incoming, cap: int, chunks: list[bytes]) -> None:
     silence = asyncio.TimeoutError("the body of an error did not end")
     timer = asyncio.get_running_loop().call_later(_ERROR_WAIT, response.content.set_exception, silence)
     try:
@@ -88,7 +105,7 @@ async def _collect_in_time(response: aiohttp.ClientResponse, cap: int, chunks: l
         timer.cancel()
 
 
-async def _collect(response: aiohttp.ClientResponse, cap: int, chunks: list[bytes]) -> None:
+async def _collect(response: Incoming, cap: int, chunks: list[bytes]) -> None:
     size = 0
     while chunk := await response.content.readany():
         chunks.append(chunk)

@@ -38,6 +38,11 @@ class Connection(ResponseHandler):
         if payload is not None and not payload.is_eof() and payload.exception() is None:
             payload.set_exception(ClientPayloadError("the connection was closed over what followed"))
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Read on, where reading was paused; aiohttp asks for it with every chunk, and would run its parser over nothing."""
+        if self._reading_paused or self._buffer_paused:
+            super().resume_reading(resume_parser)
+
     def _reschedule_timeout(self) -> None:
         timeout = self._read_timeout
         if not timeout:

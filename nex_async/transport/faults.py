@@ -10,6 +10,7 @@ import os
 import traceback
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ..errors import (
     BodyTruncated,
@@ -28,7 +29,7 @@ from ..errors import (
 
 __all__ = ["AIOHTTP_FAILURES", "failure_of"]
 
-AIOHTTP_FAILURES = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
+AIOHTTP_FAILURES = (aiohttp.ClientError, HttpProcessingError, asyncio.TimeoutError, OSError)
 
 
 def failure_of(error: BaseException, phase: Phase, waiting_for_pool: bool) -> NexError:
@@ -43,7 +44,7 @@ def failure_of(error: BaseException, phase: Phase, waiting_for_pool: bool) -> Ne
         return ProxyError(f"the proxy refused the tunnel with status {error.status}", sent="no")
     if _while_connecting(error):
         return _unconnected(error)
-    if isinstance(error, aiohttp.ClientResponseError):
+    if isinstance(error, (aiohttp.ClientResponseError, HttpProcessingError)):
         return ProtocolError("the reply is not valid HTTP", sent="maybe")
     if isinstance(error, aiohttp.ClientPayloadError):
         return _payload(error)

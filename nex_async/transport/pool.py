@@ -27,6 +27,7 @@ from yarl import URL
 from .._version import __version__
 from ..config import Secret
 from ..errors import ClientClosed, ConfigError, NexError, Phase
+from . import lean
 from .body import read_body, read_error
 from .connection import Connection
 from .faults import AIOHTTP_FAILURES, failure_of
@@ -316,7 +317,7 @@ if hasattr(os, "register_at_fork"):
 class Binding:
     """One tenant on one loop: the session its calls go through, and the state its key shares."""
 
-    __slots__ = ("connections", "generation", "keys", "loop", "replied", "session", "stream_session", "tenant")
+    __slots__ = ("connections", "generation", "keys", "lean", "loop", "replied", "session", "stream_session", "tenant")
 
     def __init__(self, tenant: Tenant, connections: _ConnectionSet, keys: KeyState) -> None:
         self.tenant: Tenant = tenant
@@ -328,6 +329,9 @@ class Binding:
             "request", tenant.headers, tenant.proxy
         )
         self.stream_session: aiohttp.ClientSession | None = tenant.user_session
+        self.lean: lean.LeanPath | None = None
+        if tenant.user_session is None and tenant.proxy is None and lean.unfit() is None:
+            self.lean = lean.LeanPath(connections.connector("request"), tenant.base_url, tenant.headers)
         self.replied: Mapping[str, str] = {}
         """The headers of the last reply; its `Date` is what the server's clock says."""
 
@@ -346,20 +350,24 @@ class Binding:
         phase: Phase = "headers"
         waiting = connections.in_flight >= connections.limit
         connections.in_flight += 1
-        response: aiohttp.ClientResponse | None = None
+        response: aiohttp.ClientResponse | lean.Received | None = None
         try:
-            received = response = await self.session.request(
-                request.method,
-                tenant.url(request.target),
-                data=data,
-                headers=headers,
-                # aiohttp would call an absent body an octet stream
-                skip_auto_headers=_CONTENT_TYPE if body is None and request.method != "GET" else None,
-                timeout=timeout,
-                allow_redirects=False,
-                auto_decompress=False,
-                raise_for_status=False,
-            )
+            if self.lean is not None and data is body:
+                received: aiohttp.ClientResponse | lean.Received = await self.lean.request(request, timeout)
+            else:
+                received = await self.session.request(
+                    request.method,
+                    tenant.url(request.target),
+                    data=data,
+                    headers=headers,
+                    # aiohttp would call an absent body an octet stream
+                    skip_auto_headers=_CONTENT_TYPE if body is None and request.method != "GET" else None,
+                    timeout=timeout,
+                    allow_redirects=False,
+                    auto_decompress=False,
+                    raise_for_status=False,
+                )
+            response = received
             phase = "body"
             self.replied = received.headers
             status = received.status
@@ -367,6 +375,7 @@ class Binding:
                 content = await read_body(received, tenant.max_body)
             else:
                 content = await read_error(received, MAX_ERROR_BODY)
+            received.close()
             return Reply(status, received.headers, content)
         except AIOHTTP_FAILURES as error:
             failure: NexError = failure_of(error, phase, waiting)
