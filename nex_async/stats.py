@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .feeds.insights import InsightStats
 from .feeds.scheduler import watched_jobs
@@ -85,7 +85,9 @@ class NexStats:
 
     `limits` has the rate limits by group: `text` and `connect` are the two published ones, `default` is learned.
     `key_refused` says that the server has refused the key so often that calls are refused here for a minute; `retry_budget`
-    is what the key has left for retries (None before the first call). `feeds` are the insight feeds that are open, `jobs`
+    is what the key has left for retries (None before the first call). `transport` says how calls travel: `lean`, or by
+    aiohttp's own `session` (a proxy, a session of yours, an aiohttp of another shape). `feeds` are the insight feeds that
+    are open, `jobs`
     counts the jobs being watched, `runs` are the bulk runs under way, `hook_errors` counts what hooks and telemetry raised.
     `reconnects`, `dropped` and `gaps` are sums over all feeds the client ever had: lost connections, events that queues
     dropped, gaps told.
@@ -96,6 +98,7 @@ class NexStats:
     limits: dict[str, LimitStats]
     key_refused: bool
     retry_budget: float | None
+    transport: Literal["lean", "session"] | None
     pool: PoolStats | None
     feeds: tuple[InsightStats, ...]
     reconnects: int
@@ -115,6 +118,7 @@ def stats_of(state: ClientState) -> NexStats:
         limits=_limits(keys),
         key_refused=tenant is not None and any(map(_is_refused, tenant.bindings)),
         retry_budget=min((key.budget.left for key in keys), default=None),
+        transport=None if tenant is None else _transport(tenant.bindings),
         pool=None if tenant is None else pool_stats(tenant.pool),
         feeds=feeds_of(state),
         reconnects=counts.reconnects,
@@ -134,6 +138,12 @@ def feeds_of(state: ClientState) -> tuple[InsightStats, ...]:
 def keys_of(state: ClientState) -> list[KeyState]:
     """Return the state of a client's key on each loop it is used from; clients of one key may share it."""
     return [binding.keys for binding in state.tenant.bindings] if state.tenant is not None else []
+
+
+def _transport(bindings: list[Binding]) -> Literal["lean", "session"] | None:
+    if not bindings:
+        return None
+    return "session" if any(binding.lean is None for binding in bindings) else "lean"
 
 
 def _calls(counts: Counts, in_flight: int) -> CallStats:

@@ -27,16 +27,6 @@ ELSEWHERE = {
     "docs/migration-aiohttp-sse-client.md": frozenset({"first_event", "by_hand", "with_nex"}),
     "docs/deployment.md": frozenset({"application"}),
     "docs/sinks.md": frozenset({"relay"}),
-    "docs/testing.md": frozenset(
-        {
-            "test_a_lead_becomes_a_record_and_a_task",
-            "test_a_lead_that_is_known_is_not_doubled",
-            "test_a_server_that_fails_twice_is_no_failure",
-            "test_a_server_that_is_down_is_told",
-            "test_a_text_is_through_after_a_while",
-            "add_lead",
-        }
-    ),
 }
 """Functions that have tests of their own, because they never end or need a scene set for them."""
 

@@ -147,6 +147,7 @@ class VirtualWire:
         self.pool = SessionPool()
         self.calls: list[Call] = []
         self.replied: Mapping[str, str] = {}
+        self.lean = None
         self._sweeper: Sweeper | None = None
 
     @property
