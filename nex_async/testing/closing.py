@@ -55,7 +55,7 @@ async def _until_the_end(connections: _ConnectionSet) -> AsyncGenerator[None, No
         yield
     finally:
         await connections.close()
-        for _ in range(2):  # a transport closes its socket in a later turn of the loop
+        for _ in range(2):  # transports close their sockets, and feeds end, in later turns of the loop
             await asyncio.sleep(0)
 
 

@@ -163,6 +163,13 @@ def test_left_open_on_loops_that_end_later(stopped_loop, running_loop, nex):
     nex.held = held
 
 
+def test_left_open_on_a_loop_that_ends_badly(nex):
+    """A loop that is closed in one blow takes the connections along."""
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(nex.tasks.list().collect()) == []
+    loop.close()
+
+
 class ExactingLoop(asyncio.SelectorEventLoop):
     """Bears no open connection when it is closed, as uvloop does."""
 
