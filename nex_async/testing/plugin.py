@@ -60,12 +60,12 @@ def nex(nex_emulator: EmulatorThread) -> Iterator[Nex]:
     """
     from ..client import Nex
     from ..transport.retry import RetryPolicy
-    from .closing import close
+    from .closing import LoopBoundPool, close
 
-    policy = RetryPolicy(backoff_base=0.0, throttle_base=0.0)
-    client = Nex(nex_emulator.key, base_url=nex_emulator.url, retry=policy)
+    pool, policy = LoopBoundPool(), RetryPolicy(backoff_base=0.0, throttle_base=0.0)
+    client = Nex(nex_emulator.key, base_url=nex_emulator.url, pool=pool, retry=policy)
     yield client
-    close(client)
+    close(client, pool)
 
 
 @pytest.fixture

@@ -139,20 +139,16 @@ class SessionPool:
 
     async def aclose(self) -> None:
         """Close every connection. Idempotent; safe to call from several tasks. Calls in flight end with `ClientClosed`."""
-        for found in self.take():
+        self._closed = True
+        sets = list(self._sets.values())
+        self._sets.clear()
+        for found in sets:
             if found.loop is asyncio.get_running_loop():
                 await found.close()
             elif found.loop.is_closed():
                 found.drop()
             else:
                 asyncio.run_coroutine_threadsafe(found.close(), found.loop)
-
-    def take(self) -> list[_ConnectionSet]:
-        """Refuse new calls, and hand over the connections of every loop to be closed by the caller."""
-        self._closed = True
-        sets = list(self._sets.values())
-        self._sets.clear()
-        return sets
 
     async def __aenter__(self) -> SessionPool:
         return self

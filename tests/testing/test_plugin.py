@@ -163,6 +163,37 @@ def test_left_open_on_loops_that_end_later(stopped_loop, running_loop, nex):
     nex.held = held
 
 
+def test_left_open_on_a_loop_that_ends_badly(nex):
+    """A loop that is closed in one blow takes the connections along."""
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(nex.tasks.list().collect()) == []
+    loop.close()
+
+
+class ExactingLoop(asyncio.SelectorEventLoop):
+    """Bears no open connection when it is closed, as uvloop does."""
+
+    def close(self):
+        assert [each for each in self._transports.values() if each.get_extra_info("socket").fileno() >= 0] == []
+        super().close()
+
+
+def test_left_open_on_an_exacting_loop(nex):
+    """A loop that ends in good order has no connection of the client left when it is closed, before the client is."""
+    async def use():
+        feed = nex.insights.stream()
+        await feed.__aenter__()
+        return (await nex.records.list("person")).total
+
+    for _ in range(2):
+        loop = ExactingLoop()
+        assert loop.run_until_complete(use()) == 0
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
 class TestUnittest(unittest.TestCase):
     @pytest.fixture(autouse=True)
     def _fixtures(self, nex, nex_emulator):

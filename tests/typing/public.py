@@ -46,6 +46,7 @@ from nex_async.models import (
 from nex_async.paging import Prefetch
 from nex_async.routes import DELETE_TASK, GET_TASK, LIST_TASKS
 from nex_async.telemetry import OpenTelemetry
+from nex_async.testing import EmulatorThread, record, replay
 from nex_async.transport.options import RetryDetails
 
 if TYPE_CHECKING:
@@ -188,6 +189,21 @@ def routes() -> None:
     assert_type(DELETE_TASK, Route[None])
     assert_type(GET_TASK.decode, Callable[[bytes], Task])
     assert_type(GET_TASK.scopes, tuple[str, ...])
+
+
+def testing() -> None:
+    with EmulatorThread(keys={"sk-1": None, "sk-2": ["task.read"]}) as emulator:
+        assert_type(emulator, EmulatorThread)
+        assert_type(emulator.seed("person", {"name": "Ada"}), list[Record])
+        assert_type(emulator.requests.count("getTask"), int)
+        assert_type(emulator.clock.now, datetime)
+        emulator.clock.advance(timedelta(seconds=1))
+        assert_type(emulator.faults.add(kind="status").hits, int)
+        with record("tape.jsonl", upstream=emulator.url, redact=["name"]) as tape:
+            assert_type(tape.client(), Nex)
+    with replay("tape.jsonl") as again:
+        assert_type(again.client(timeout=5), Nex)
+        assert_type(again.unused(), list[str])
 
 
 async def clients() -> None:
