@@ -9,8 +9,8 @@ from __future__ import annotations
 try:
     import opentelemetry.metrics
     import opentelemetry.trace  # noqa: F401
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError('this needs OpenTelemetry: pip install "nex-async[otel]"', name=error.name) from None
+except ModuleNotFoundError as _missing:
+    raise ModuleNotFoundError('this needs OpenTelemetry: pip install "nex-async[otel]"', name=_missing.name) from None
 
 from .exporting import OpenTelemetry
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.metrics import Meter
+from opentelemetry.metrics import Histogram, Meter
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 
 from ..errors import outcome_of, own_words
@@ -65,13 +65,13 @@ class Recorder:
     def __init__(self, tracer: Tracer, meter: Meter, *, propagates: bool) -> None:
         self.tracer: Tracer = tracer
         self.propagates: bool = propagates
-        self.requests = meter.create_histogram(
+        self.requests: Histogram = meter.create_histogram(
             "http.client.request.duration",
             unit="s",
             description="Duration of HTTP client requests.",
             explicit_bucket_boundaries_advisory=_REQUEST_BOUNDS,
         )
-        self.calls = meter.create_histogram(
+        self.calls: Histogram = meter.create_histogram(
             "nex.client.call.duration",
             unit="s",
             description="Duration of calls, with their retries and all waits.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from logging import DEBUG
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..routes import Route
 __all__ = ["DEBUG", "cancelled", "failed", "hook_raised", "is_heard", "retrying", "succeeded"]
 
 _log = logging.getLogger("nex_async.calls")
-is_heard = _log.isEnabledFor
+is_heard: Callable[[int], bool] = _log.isEnabledFor
 
 
 def succeeded(route: Route[Any], status: int, size: int, elapsed: float, attempt: int = 1) -> None:
