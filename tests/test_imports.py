@@ -23,6 +23,7 @@ LAYERS = [
     {"walk", "paging", "feeds", "bulk"},
     {"compat", "resources"},
     {"client"},
+    {"blocking"},
     {"cli", "testing", "__main__"},
 ]
 EMULATOR_KNOWS = {"emulator", "models", "routes", "storage", "errors", "_version", "_typing"}
