@@ -47,16 +47,19 @@ Written by `.ci/generate_blocking.py`; not to be edited.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .base import Client, Resource
-from .bulk import BulkRun, Export, Rows
+from .bulk import BulkRun, Export, Rows, readable
 from .desk import Desk, pulled
 from .feeds import Feed, InsightEvent, InsightFeed, filter_of
 from .jobs import Job, behind
 from .paging import Pager
-from .partitions import Partition, readable
 '''
+LATE = """
+if TYPE_CHECKING:
+    from .partitions import Partition
+"""
 
 
 def imports_of(tree: ast.Module) -> Iterator[str]:
@@ -224,7 +227,7 @@ def generate() -> str:
         classes.append(text)
     unique = "\n".join(dict.fromkeys(imports))
     every = f"__all__ = {[*sorted(names), 'Resources']}"
-    parts = [HEADER + unique, every, "\n".join(dict.fromkeys(variables)), *classes, attributes(names)]
+    parts = [HEADER + unique, LATE, every, "\n".join(dict.fromkeys(variables)), *classes, attributes(names)]
     return tidy("\n\n".join(parts))
 
 

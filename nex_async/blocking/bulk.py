@@ -13,14 +13,15 @@ from .desk import Desk
 from .feeds import following
 
 if TYPE_CHECKING:
-    from ..bulk import export, mirror, writer
+    from ..bulk import export, mirror, partitions, writer
     from ..bulk.export import ExportReport
     from ..bulk.mirroring.report import MirrorReport
     from ..bulk.report import BulkReport, Outcome
     from ..paging import OnBadRow
+    from .partitions import Partition
     from .portal import Portal
 
-__all__ = ["BulkRun", "Export", "Mirror", "Rows"]
+__all__ = ["BulkRun", "Export", "Mirror", "Rows", "readable"]
 
 T = TypeVar("T")
 
@@ -111,6 +112,13 @@ async def _some(run: writer.BulkRun) -> list[Outcome]:
     while run._outcomes and len(outcomes) < _AT_ONCE:
         outcomes.append(await anext(run))
     return outcomes
+
+
+def readable(parts: Iterable[partitions.Partition]) -> list[Partition]:
+    """Return the parts of a listing as blocking clients read them."""
+    from .partitions import Partition  # it brings much of the bulk, for those who ask for it
+
+    return [Partition.of(part) for part in parts]
 
 
 class Export:

@@ -144,7 +144,8 @@ class Nex(Resources):
             on_response=on_response,
             on_retry=on_retry,
         )
-        self._begin(behind, Lease("a blocking Nex client", partial(_close_client, behind)))
+        shared = None if pool is None else pool._lease
+        self._begin(behind, Lease("a blocking Nex client", partial(_close_client, behind), shared=shared))
 
     def _begin(self, behind: client.Nex, lease: Lease) -> None:
         self._async = behind
@@ -181,7 +182,7 @@ class Nex(Resources):
         )
         end = partial(_close_local, behind, os.getpid())
         nex = Nex.__new__(Nex)
-        nex._begin(behind, Lease("a blocking Nex client", end, behind.__aenter__))
+        nex._begin(behind, Lease("a blocking Nex client", end, begin=behind.__aenter__))
         return nex
 
     def mirror(

@@ -46,6 +46,11 @@ class Desk:
                 self._taken.release()
 
     @property
+    def is_served(self) -> bool:
+        """Whether a thread waits, and runs errands."""
+        return self._taken.locked()
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing waits for the thread."""
         return self._inbox.empty()
@@ -158,9 +163,9 @@ class _Pulled:
         await waiter
 
     async def aclose(self) -> None:
-        """Close a generator that was begun, on the thread that has pulled it."""
-        if inspect.isgenerator(self._iterator) and not self._ended:
-            self._ended = True
+        """Close a generator that was begun, by the thread that waits for its run; without one, it goes when it is dropped."""
+        is_open, self._ended = not self._ended, True
+        if is_open and inspect.isgenerator(self._iterator) and self._desk.is_served:
             with anyio.move_on_after(_CLOSING):
                 await self._desk.ask(self._iterator.close)
 

@@ -22,27 +22,37 @@ _LAST = 5.0
 
 _running: Portal | None = None
 _leases: set[Lease] = set()
+"""Those that have used the loop in this process, and were not closed."""
 _lock = threading.Lock()
 _abandoned: list[Portal] = []
 
 
 class Lease:
-    """What an open client holds of the loop. `begin` is awaited before its first call, `end` when it is closed."""
+    """What an open client holds of the loop, from its first call on.
+
+    `begin` is awaited before that, `end` when it is closed; `shared` is the lease of the pool that it uses.
+    """
 
     def __init__(
-        self, name: str, end: Callable[[float], Awaitable[object]], begin: Callable[[], Awaitable[object]] | None = None
+        self,
+        name: str,
+        end: Callable[[float], Awaitable[object]],
+        *,
+        begin: Callable[[], Awaitable[object]] | None = None,
+        shared: Lease | None = None,
     ) -> None:
         self.closed: bool = False
+        self._holds = False
         self._name = name
         self._begin = begin
         self._end = end
+        self._shared = shared
         self._gate = threading.RLock()
-        _leases.add(self)
 
     def running(self) -> Portal | None:
-        """Return the way to the loop, if it runs and this was not closed."""
+        """Return the way to the loop, if it runs for this lease too, which was not closed."""
         portal = _running
-        return None if self.closed or portal is None or portal.ended else portal
+        return portal if self._holds and portal is not None and not self.closed and not portal.ended else None
 
     def portal(self) -> Portal:
         """Return the way to the loop, started now if need be. Raises `ClientClosed`."""
@@ -71,11 +81,11 @@ class Lease:
 
     def drop(self) -> None:
         """End it without waiting: nobody holds the client any more. The collector may come at any moment, on any thread."""
-        portal, was_closed = self.running(), self.closed
+        portal = self.running()
         self.closed = True
         if portal is None or not portal.begin(self.wind_up):
             _leases.discard(self)
-        elif not was_closed:
+        else:
             warnings.warn(f"{self._name} was never closed; use `with`, or `close()`", ResourceWarning, stacklevel=2)
 
     async def wind_up(self) -> None:
@@ -89,10 +99,14 @@ class Lease:
 def _start(lease: Lease) -> Portal:
     global _running
     with _lock:
-        if lease not in _leases:
+        if lease.closed:
             raise ClientClosed("the client is closed")
         if _running is None or _running.ended:
             _running = Portal()
+        for each in (lease, lease._shared):
+            if each is not None and not each.closed:
+                _leases.add(each)
+                each._holds = True
         return _running
 
 
@@ -139,7 +153,8 @@ def _after_fork_in_child() -> None:
         _abandoned.append(_running)  # its loop shares descriptors with the parent's, and must not be finalised
     _running, _lock = None, threading.Lock()
     for lease in _leases:
-        lease._gate = threading.RLock()
+        lease._gate, lease._holds = threading.RLock(), False
+    _leases.clear()
 
 
 # Functions registered later run earlier. The pools' own finalisers, which would find them open, are to come after ours.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from .. import paging
 from ..errors import InvalidRequestError
 from ..paging import Page
 from ..walk import Walk
 from .base import Client, over
+from .portal import Portal
 
 __all__ = ["Page", "Pager", "Prefetch"]
 
@@ -68,8 +69,8 @@ class Pager(Generic[T]):
 
     def pages(self) -> Generator[Page[T], None, None]:
         """Iterate over pages. Rows that cannot be decoded are in each page's `errors`, and raise nothing."""
-        pager = self._async
-        return _pages(self._nex, pager, pager._load, pager._walks())
+        nex, pager = self._nex, self._async
+        return _pages(lambda walk: nex._call(pager._load(walk)), pager, pager._walks())
 
     def collect(self, *, max_items: int | None = None) -> list[T]:
         """Return every row in a list, at most `max_items`.
@@ -98,10 +99,12 @@ class Prefetch(Generic[T]):
     def __init__(self, nex: Client, behind: paging.Prefetch[T]) -> None:
         self._nex = nex
         self._async = behind
+        self._portal: Portal | None = None
         self._iterator: Generator[T, None, None] | None = None
 
     def __enter__(self) -> Prefetch[T]:
         self._nex._call(self._async.__aenter__())
+        self._portal = self._nex._lease.running()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -120,21 +123,21 @@ class Prefetch(Generic[T]):
 
         `walk` is the pass to make over the listing, a new one unless told; it shows where the reader stands.
         """
-        if not self._async._open:
+        portal, load, pager = self._portal, self._async._load, self._async._pager
+        if portal is None or not self._async._open:
             raise InvalidRequestError("use prefetch as `with pager.prefetch(n) as rows`", argument="window")
-        pager = self._async._pager
-        return _pages(self._nex, pager, self._async._load, pager._walks(walk))
+        return _pages(lambda walk: portal.call(load(walk)), pager, pager._walks(walk))
 
 
 def _pages(
-    nex: Client, pager: paging.Pager[T], load: Callable[[Walk[T]], Coroutine[Any, Any, Page[T]]], walks: Iterator[Walk[T]]
+    load: Callable[[Walk[T]], Page[T]], pager: paging.Pager[T], walks: Iterator[Walk[T]]
 ) -> Generator[Page[T], None, None]:
     """Iterate over the pages of a pager here, each of them fetched on the loop."""
 
-    async def fetched(walk: Walk[T]) -> Page[T]:
-        return nex._call(load(walk))
+    async def loaded(walk: Walk[T]) -> Page[T]:
+        return load(walk)
 
-    pages = pager._pages(fetched, walks)
+    pages = pager._pages(loaded, walks)
     try:
         while True:
             try:

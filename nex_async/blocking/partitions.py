@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from .paging import Pager
 if TYPE_CHECKING:
     from .client import Nex
 
-__all__ = ["Partition", "readable"]
+__all__ = ["Partition"]
 
 
 class Partition(partitions.Partition):
@@ -36,8 +35,7 @@ class Partition(partitions.Partition):
         """
         return Pager(nex, partitions.Partition.read(self, nex._async, on_bad_row=on_bad_row, **options))
 
-
-def readable(parts: Iterable[partitions.Partition]) -> list[Partition]:
-    """Return parts as blocking clients read them."""
-    names = [field.name for field in fields(partitions.Partition)]
-    return [Partition(**{name: getattr(part, name) for name in names}) for part in parts]
+    @classmethod
+    def of(cls, part: partitions.Partition) -> Partition:
+        """Return a part as blocking clients read it."""
+        return cls(**{each.name: getattr(part, each.name) for each in fields(part)})

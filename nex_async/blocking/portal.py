@@ -152,13 +152,15 @@ class Portal:
     # ---- on the thread ----------------------------------------------------------------------------------------------
 
     def _live(self) -> None:
+        main = self._main()
         try:
-            asyncio.run(self._main())
+            asyncio.run(main)
         except BaseException as error:
             self._error = error
             if not self._stopping:  # at the end of the interpreter, asyncio may not start the thread that ends its others
                 _log.exception("the event loop of the blocking clients was ended by an error")
         finally:
+            main.close()
             self.ended = True
             self._started.set()
             for call in list(self._calls):

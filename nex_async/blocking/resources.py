@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
@@ -73,12 +73,15 @@ from ..resources.tasks import Priority
 from ..transport.options import RequestOptions
 from ..transport.wire import Id
 from .base import Client, Resource
-from .bulk import BulkRun, Export, Rows
+from .bulk import BulkRun, Export, Rows, readable
 from .desk import Desk, pulled
 from .feeds import Feed, InsightEvent, InsightFeed, filter_of
 from .jobs import Job, behind
 from .paging import Pager
-from .partitions import Partition, readable
+
+if TYPE_CHECKING:
+    from .partitions import Partition
+
 
 __all__ = [
     "AILists",
