@@ -117,9 +117,9 @@ def _resolve(waiter: asyncio.Future[None]) -> None:
 
 def pulled(rows: Iterable[Any], desk: Desk) -> Any:
     """Return rows as a run takes them: what is no list or tuple is pulled by the thread that waits for the run."""
-    if isinstance(rows, (str, bytes, Mapping, list, tuple)):
-        return rows  # of which the first three are refused
-    if not isinstance(rows, Iterable):
+    if isinstance(rows, (list, tuple)):
+        return rows
+    if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
         raise InvalidRequestError(f"rows must be an iterable of rows, not {type(rows).__name__}", argument="rows")
     return (_Counted if isinstance(rows, Sized) else _Pulled)(rows, desk)
 
