@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterable
 from types import TracebackType
@@ -40,6 +41,7 @@ class BulkRun:
     order in which they end; leaving the block early stops pulling rows, gives those on their way five seconds, and writes
     the journal. A run is started once, and belongs to the client it came from. Rows are pulled by the thread that runs it
     or iterates over it, while that waits: they may come from a SQLite cursor or a queue, and no other thread touches them.
+    While a source waits for its next row, outcomes wait too.
 
     With a journal, a run that was stopped or killed at any point is gone on with by the same call: upserts, updates and
     deletes take effect exactly once or are listed as failed; creates too, or are listed as unknown. Raises
@@ -200,17 +202,19 @@ class Mirror:
 
 
 def _each(nex: Client, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
-    """Iterate over what comes from the loop; a loop that is left closes it there."""
+    """Iterate over what comes from the loop; when the iteration is left, it is closed there."""
+    reader = threading.get_ident()
     try:
         while given := nex._call(following(items)):
             yield given[0]
+            reader = threading.get_ident()
     finally:
         portal = nex._lease.running()
         if portal is not None:
-            if portal.is_here:  # the collector came on the loop's thread
-                portal.begin(lambda: _close(items))
-            else:
+            if threading.get_ident() == reader:
                 portal.call(_close(items))
+            else:  # the collector came, on a thread that must not wait
+                portal.begin(lambda: _close(items))
 
 
 async def _close(items: AsyncGenerator[Any, None]) -> None:

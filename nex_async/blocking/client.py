@@ -131,7 +131,7 @@ class Nex(Resources):
             raise ConfigError("session= belongs to the event loop it was made on, and a blocking client has one of its own")
         if pool is not None and not isinstance(pool, SessionPool):
             raise ConfigError("pool must be a nex_async.blocking.SessionPool")
-        self._pool = pool
+        self._pool = pool  # one that nobody holds is closed
         behind = client.Nex(
             api_key,
             base_url=base_url,

@@ -163,7 +163,7 @@ class _Pulled:
         await waiter
 
     async def aclose(self) -> None:
-        """Close a generator that was begun, by the thread that waits for its run; without one, it goes when it is dropped."""
+        """Close a generator that was begun, by the thread that waits for its run; if none does, it is left to itself."""
         is_open, self._ended = not self._ended, True
         if is_open and inspect.isgenerator(self._iterator) and self._desk.is_served:
             with anyio.move_on_after(_CLOSING):

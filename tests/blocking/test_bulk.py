@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 
 from nex_async import BulkError, BulkReport, ClientClosed, ClientLoopError, InvalidRequestError, Outcome, Progress
 from nex_async.blocking import BulkRun, Nex
+from nex_async.blocking.desk import Desk, pulled
 from nex_async.emulator import Emulator
 from tests.blocking.conftest import PATIENCE, Came, interrupted
 from tests.blocking.test_feeds import until
@@ -153,17 +155,18 @@ def test_rows_of_files_and_listings(nex: Nex, tmp_path: Path) -> None:
             self.closed = True
 
     path = tmp_path / "people.csv"
-    path.write_text("name,mail\n" + "".join(f"n{index},e{index}@x.io\n" for index in range(40)))
+    path.write_text("name,mail\n" + "".join(f"n{index},e{index}@x.io\n" for index in range(900)))
     reader = Reader()
     with upsert(nex, reader) as run:
         next(run)
     assert upsert(nex, reader).run().ok
     assert not reader.closed
     upsert(nex, Reader()).run()
+    assert people(nex) == 900
     nex.objects.create("lead", "Lead")
-    copies = ({"name": record.text("name")} for record in nex.records.list("person", limit=7))
-    assert nex.records.create_many("lead", copies, allow_unknown_outcomes=True).run().created == 40
-    assert len(nex.records.list("lead").collect()) == 40
+    copies = ({"name": record.text("name")} for record in nex.records.list("person", limit=70))
+    assert nex.records.create_many("lead", copies, allow_unknown_outcomes=True).run().created == 900
+    assert len(nex.records.list("lead").collect()) == 900
 
 
 def test_each_row_is_sent_as_it_comes(nex: Nex) -> None:
@@ -178,6 +181,21 @@ def test_each_row_is_sent_as_it_comes(nex: Nex) -> None:
 
     assert upsert(nex, source()).run().created == 5
     assert threads == {threading.main_thread()}
+
+
+async def test_the_last_row_is_not_lost_to_the_end_of_its_source() -> None:
+    """A row that is pulled, and the end with it, just as the loop has found nothing there, comes all the same."""
+
+    class Sneaky(deque[Any]):
+        def __bool__(self) -> bool:
+            if not self and not rows._ended:
+                rows._pull()  # what another thread may do at this very moment
+                return False
+            return len(self) > 0
+
+    rows = pulled(iter([1]), Desk())
+    rows._ahead = Sneaky()
+    assert [row async for row in rows] == [1]
 
 
 def test_a_source_is_not_read_far_ahead(nex: Nex, emulator: Emulator) -> None:

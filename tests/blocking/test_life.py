@@ -21,6 +21,7 @@ import pytest
 
 from nex_async import ClientClosed, ClientLoopError, NotFoundError
 from nex_async.blocking import Nex, SessionPool, lease
+from nex_async.blocking.portal import Portal
 from nex_async.emulator import Emulator
 from tests.blocking.conftest import PATIENCE, Came, interrupted, loop_threads
 from tests.harness.canary import KEY
@@ -166,6 +167,32 @@ def test_a_loop_that_was_ended_by_an_error(nex: Nex, emulator: Emulator, came: C
         assert other.objects.list().collect()
 
 
+def test_a_call_that_comes_as_the_loop_closes() -> None:
+    """A call that is handed over when the loop has made its last turn is not waited for, for it will not be made."""
+    portal, met = Portal(), []
+
+    def call() -> None:
+        try:
+            portal.call(asyncio.sleep(0))
+        except ClientClosed as error:
+            met.append(error)
+
+    caller, close = threading.Thread(target=call), portal.loop.close
+
+    def late() -> None:
+        caller.start()
+        while not any(each.is_sent for each in list(portal._calls)):
+            time.sleep(0.001)
+        close()
+
+    portal.loop.close = late  # type: ignore[method-assign]
+    portal.stop()
+    assert ended(caller)
+    assert len(met) == 1
+    with pytest.raises(ClientClosed):
+        portal.call(asyncio.sleep(0))
+
+
 # ---- threads --------------------------------------------------------------------------------------------------------
 
 
@@ -305,10 +332,11 @@ def tasks_of(nex: Nex) -> set[str]:
 def test_ctrl_c_cancels_the_call(nex: Nex, emulator: Emulator, came: Came) -> None:
     """Ctrl-C in the main thread cancels the call on the loop, and the client goes on working."""
     emulator.faults.add(kind="stall", route="getTask")
-    before = tasks_of(nex)
+    before, began = tasks_of(nex), time.monotonic()
     with interrupted(came.wait):
         nex.tasks.get("1")
     assert tasks_of(nex) == before
+    assert time.monotonic() - began < 10
     with pytest.raises(NotFoundError):
         nex.tasks.get("1")
 
