@@ -152,7 +152,7 @@ def _after_fork_in_child() -> None:
         _running.forked = True
         _abandoned.append(_running)  # its loop shares descriptors with the parent's, and must not be finalised
     _running, _lock = None, threading.Lock()
-    for lease in _leases:
+    for lease in list(_leases):
         lease._gate, lease._holds = threading.RLock(), False
     _leases.clear()
 

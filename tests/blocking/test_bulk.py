@@ -188,7 +188,7 @@ async def test_the_last_row_is_not_lost_to_the_end_of_its_source() -> None:
 
     class Sneaky(deque[Any]):
         def __bool__(self) -> bool:
-            if not self and not rows._ended:
+            if len(self) == 0 and not rows._ended:
                 rows._pull()  # what another thread may do at this very moment
                 return False
             return len(self) > 0
