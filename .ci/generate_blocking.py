@@ -144,7 +144,7 @@ def body_of(node: ast.FunctionDef, *, is_async: bool, is_overloaded: bool) -> li
     if "desk" in call:
         lines.append("desk = Desk()")
     if is_async:
-        call = f"self._nex._call({call})"
+        call = f"self._nex._call(lambda: {call})"
     if kind == "BulkRun":
         call = f"BulkRun(self._nex, {call}, desk)"
     elif returns.startswith("Feed[Job["):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Generic, TypeVar
 
 from .. import client
@@ -21,19 +22,31 @@ class Client:
     _async: client.Nex
     _lease: Lease
 
-    def _call(self, work: Coroutine[object, object, T], desk: Desk | None = None) -> T:
-        """Wait for a coroutine of the client behind; meanwhile this thread runs the errands of a desk."""
+    def _call(
+        self,
+        work: Callable[[], Awaitable[T]],
+        desk: Desk | None = None,
+        *,
+        undo: Callable[[], Awaitable[object]] | None = None,
+    ) -> T:
+        """Wait for what the client behind does; meanwhile this thread runs the errands of a desk.
+
+        `undo` is for what is opened: when the thread is interrupted it may be open by then, and nobody there to close it.
+        """
+        portal = self._lease.portal()
         try:
-            portal = self._lease.portal()
-        except BaseException:
-            work.close()
+            return portal.call(work) if desk is None else desk.wait(portal, work)
+        except Exception:
             raise
-        return portal.call(work) if desk is None else desk.wait(portal, work)
+        except BaseException:
+            if undo is not None:
+                portal.begin(undo)
+            raise
 
     def _on_loop(self, function: Callable[[], T]) -> T:
         """Return what a function returns that must not meet the loop half-way: called there, or here where none runs."""
         portal = self._lease.running()
-        return function() if portal is None or portal.is_here else portal.call(_turn(function))
+        return function() if portal is None or portal.is_here else portal.call(partial(_turn, function))
 
 
 class Resource(Generic[R]):

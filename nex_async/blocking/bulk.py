@@ -64,19 +64,23 @@ class BulkRun:
 
     def run(self) -> BulkReport:
         """Carry the run to its end, and return its report."""
-        return self._nex._call(self._async._whole(), self._desk)
+        return self._nex._call(self._async._whole, self._desk)
 
     def __enter__(self) -> BulkRun:
-        self._nex._call(self._async.__aenter__(), self._desk)
+        self._nex._call(self._async.__aenter__, self._desk, undo=lambda: _stopped(self._async))
         self._portal = self._nex._lease.running()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        leaving = self._async.__aexit__(kind, error, trace)
-        if self._portal is None or self._portal.ended:
-            over(leaving)  # the client was closed, and the run with it
-        else:
-            self._desk.wait(self._portal, leaving)
+        portal = self._portal
+        if portal is None or portal.ended:
+            over(self._async.__aexit__(kind, error, trace))  # the client was closed, and the run with it
+        elif not portal.forked:
+            try:
+                self._desk.wait(portal, lambda: self._async.__aexit__(kind, error, trace))
+            except BaseException:
+                portal.begin(lambda: _stopped(self._async))  # this may have been interrupted before it began
+                raise
 
     def __iter__(self) -> BulkRun:
         return self
@@ -85,7 +89,7 @@ class BulkRun:
         if not self._outcomes:
             if self._portal is None:
                 raise InvalidRequestError("use a run as `with run:`, or call `run()`")
-            self._outcomes.extend(self._desk.wait(self._portal, _some(self._async)))
+            self._outcomes.extend(self._desk.wait(self._portal, lambda: _some(self._async)))
             if not self._outcomes:
                 raise StopIteration
         return self._outcomes.popleft()
@@ -106,6 +110,10 @@ class BulkRun:
 
     def __repr__(self) -> str:
         return repr(self._async)
+
+
+async def _stopped(run: writer.BulkRun) -> None:
+    run.stop()
 
 
 async def _some(run: writer.BulkRun) -> list[Outcome]:
@@ -141,7 +149,7 @@ class Export:
 
     def run(self) -> ExportReport:
         """Write the file, and return the report."""
-        return self._nex._call(self._async._run())
+        return self._nex._call(self._async._run)
 
     def as_arrow(self, batch_rows: int = 65_536, *, on_bad_row: OnBadRow = "raise") -> Generator[Any, None, None]:
         """Iterate over the rows as pyarrow record batches, of `batch_rows` rows each but the last; writes no file.
@@ -169,7 +177,7 @@ class Mirror:
         return self._async.path
 
     def __enter__(self) -> Mirror:
-        self._nex._call(self._async.__aenter__())
+        self._nex._call(self._async.__aenter__, undo=self._async.aclose)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -177,8 +185,9 @@ class Mirror:
 
     def close(self) -> None:
         """Stop watching and close the file. Idempotent; a closed mirror is not opened again."""
-        if self._nex._lease.running() is not None:
-            self._nex._call(self._async.aclose())
+        portal = self._nex._lease.running()
+        if portal is not None:
+            portal.close(self._async.aclose)
 
     def sync(self, *, sweep: bool = True) -> MirrorReport:
         """Bring the file up to date once, and tell what changed.
@@ -188,7 +197,7 @@ class Mirror:
         `TenantMismatch` when the file belongs to another workspace, `CheckpointError` when it is no mirror, `StorageError`.
         What was done before an error is kept.
         """
-        return self._nex._call(self._async.sync(sweep=sweep))
+        return self._nex._call(lambda: self._async.sync(sweep=sweep))
 
     def watch(self, *, interval: float = 30.0, sweep_every: float = 3600.0) -> Generator[MirrorReport, None, None]:
         """Keep the file in step for as long as this is iterated; each look at the server yields its report.
@@ -205,17 +214,13 @@ def _each(nex: Client, items: AsyncGenerator[T, None]) -> Generator[T, None, Non
     """Iterate over what comes from the loop; when the iteration is left, it is closed there."""
     reader = threading.get_ident()
     try:
-        while given := nex._call(following(items)):
+        while given := nex._call(lambda: following(items)):
             yield given[0]
             reader = threading.get_ident()
     finally:
         portal = nex._lease.running()
         if portal is not None:
             if threading.get_ident() == reader:
-                portal.call(_close(items))
+                portal.call(items.aclose)
             else:  # the collector came, on a thread that must not wait
-                portal.begin(lambda: _close(items))
-
-
-async def _close(items: AsyncGenerator[Any, None]) -> None:
-    await items.aclose()
+                portal.begin(items.aclose)

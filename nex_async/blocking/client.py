@@ -234,7 +234,9 @@ class Nex(Resources):
         `path` starts with `/v1/` and is not yet percent-encoded; put parameters into `query`. `retry_class` says how the
         request may be repeated (by default: GET `read`, PUT `upsert`, PATCH and DELETE `state`, POST `create`).
         """
-        return self._call(self._async.request(method, path, query=query, body=body, retry_class=retry_class, **options))
+        return self._call(
+            lambda: self._async.request(method, path, query=query, body=body, retry_class=retry_class, **options)
+        )
 
     def with_options(self, **options: Unpack[RequestOptions]) -> Nex:
         """Return a cheap view of this client with other options: same connections, same limits.

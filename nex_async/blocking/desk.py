@@ -10,8 +10,7 @@ import asyncio
 import inspect
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sized
-from queue import SimpleQueue
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -33,31 +32,35 @@ class Desk:
     """Errands for a thread that waits."""
 
     def __init__(self) -> None:
-        self._inbox: Inbox = SimpleQueue()
-        self._taken = threading.Lock()
+        self._inbox = Inbox()
+        self._thread: dict[str, int] = {}
+        self._is_served = False
 
-    def wait(self, portal: Portal, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for a coroutine as `Portal.call` does, and run errands meanwhile, unless another thread does already."""
-        serves = self._taken.acquire(blocking=False)
+    def wait(self, portal: Portal, work: Callable[[], Awaitable[T]]) -> T:
+        """Wait for work as `Portal.call` does, and run errands meanwhile, unless another thread does already."""
+        this = threading.get_ident()
+        if self._thread.setdefault("serves", this) != this or self._is_served:
+            return portal.call(work)
         try:
-            return portal.call(work, self._inbox if serves else None)
+            self._is_served = True
+            return portal.call(work, self._inbox)
         finally:
-            if serves:
-                self._taken.release()
+            self._is_served = False
+            self._thread.clear()
 
     @property
     def is_served(self) -> bool:
         """Whether a thread waits, and runs errands."""
-        return self._taken.locked()
+        return self._is_served
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing waits for the thread."""
-        return self._inbox.empty()
+    def is_pressing(self) -> bool:
+        """Whether a thread that runs an errand had better come back."""
+        return self._inbox.is_pressing
 
     def post(self, errand: Errand) -> None:
         """Leave an errand for the thread."""
-        self._inbox.put(errand)
+        self._inbox.post(errand)
 
     async def ask(self, function: Callable[..., T], *args: Any) -> T:
         """Have a function called by the thread; return what it returns, raise what it raises.
@@ -75,14 +78,16 @@ class _Asked(Generic[T]):
     def __init__(self, function: Callable[..., T], args: tuple[Any, ...]) -> None:
         self._function = function
         self._args = args
+        self._begun = False
         self._loop = asyncio.get_running_loop()
         self._told: asyncio.Future[None] = self._loop.create_future()
         self._error: Exception | None = None
         self._value: T
 
     def __call__(self) -> None:
-        if self._told.cancelled():
+        if self._begun or self._told.cancelled():
             return
+        self._begun = True
         try:
             self._value = self._function(*self._args)
         except Exception as error:
@@ -180,7 +185,7 @@ class _Pulled:
             for row in self._iterator:
                 self._ahead.append(row)
                 self._tell()
-                if len(self._ahead) >= _AHEAD or not self._desk.is_empty:
+                if len(self._ahead) >= _AHEAD or self._desk.is_pressing:
                     return
             self._ended = True
         except Exception as error:

@@ -36,7 +36,7 @@ class InsightEvent(events.InsightEvent):
     def ack(self) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         """Note the insight as handled, before the next one is asked for. Without a checkpoint this does nothing."""
         if self.acknowledge is not None and self.nex is not None:
-            self.nex._call(_awaited(self.acknowledge()))
+            self.nex._call(self.acknowledge)
 
 
 def _seen(nex: Client, event: Any) -> Any:
@@ -73,10 +73,6 @@ async def following(items: AsyncIterator[T]) -> tuple[T, ...]:
         return ()
 
 
-async def _awaited(work: Awaitable[None]) -> None:
-    await work
-
-
 class Feed(Generic[E]):
     """What keeps coming, for any number of consumers.
 
@@ -94,11 +90,11 @@ class Feed(Generic[E]):
     # ---- life -------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Feed[E]:
-        self._nex._call(self._async.__aenter__())
+        self._nex._call(self._async.__aenter__, undo=self._async.aclose)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._end(self._async.__aexit__(kind, error, trace))
+        self._end(lambda: self._async.__aexit__(kind, error, trace))
 
     def stop(self) -> None:
         """Take no more events. `run()` returns once what was taken is handled; iterations end after what is buffered."""
@@ -106,14 +102,14 @@ class Feed(Generic[E]):
 
     def close(self, *, drain: float = 5.0) -> None:
         """Close the feed. Idempotent. Handlers get `drain` seconds to finish what was taken, then are not waited for."""
-        self._end(self._async.aclose(drain=drain))
+        self._end(lambda: self._async.aclose(drain=drain))
 
-    def _end(self, closing: Any) -> None:
+    def _end(self, close: Callable[[], Awaitable[None]]) -> None:
         """Close on the loop; where that has ended, or was never needed, there is nothing to close."""
-        if self._nex._lease.running() is not None:
-            self._nex._call(closing)
+        portal = self._nex._lease.running()
+        if portal is not None:
+            portal.close(close)
         else:
-            closing.close()
             self._async.stop()
 
     # ---- consumers --------------------------------------------------------------------------------------------------
@@ -206,7 +202,7 @@ class Feed(Generic[E]):
         return self
 
     def __next__(self) -> E:
-        given = self._nex._call(following(self._async))
+        given = self._nex._call(lambda: following(self._async))
         if not given:
             raise StopIteration
         event: E = self._seen(self._nex, given[0])
@@ -222,7 +218,7 @@ class Feed(Generic[E]):
 
         Raises what ended it: the source's error, or the handler's.
         """
-        self._nex._call(self._async.run(), self._desk)
+        self._nex._call(self._async.run, self._desk)
 
     @property
     def stats(self) -> FeedStats:
@@ -269,12 +265,12 @@ class FeedQueue(Generic[E]):
         Raises `FeedClosed` after the last, or the error the feed ended with; `DeadlineExceeded`, which is a `TimeoutError`,
         when no event came in time. On a feed with a checkpoint, call `done(event)` when you have dealt with it.
         """
-        event: E = self._seen(self._nex, self._nex._call(_within(timeout, self._async)))
+        event: E = self._seen(self._nex, self._nex._call(lambda: _within(timeout, self._async)))
         return event
 
     def done(self, event: E) -> None:
         """Note that an event was dealt with, and need not come again after a crash."""
-        self._nex._call(self._async.done(event))
+        self._nex._call(lambda: self._async.done(event))
 
     def qsize(self) -> int:
         """Return how many events wait."""
@@ -287,7 +283,7 @@ class FeedQueue(Generic[E]):
 
     def __iter__(self) -> Generator[E, None, None]:
         iteration = aiter(self._async)
-        while given := self._nex._call(following(iteration)):
+        while given := self._nex._call(lambda: following(iteration)):
             yield self._seen(self._nex, given[0])
 
     def close(self) -> None:

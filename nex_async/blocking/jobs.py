@@ -63,7 +63,7 @@ class Job(Generic[S_co]):
 
         Raises `JobExpired`, and what any call raises; a job that has failed raises nothing.
         """
-        return self._nex._call(self._async.poll())
+        return self._nex._call(self._async.poll)
 
     def wait(self, *, timeout: float = DEFAULT_TIMEOUT, interval: float | None = None) -> S_co:
         """Poll until the job ends, and return its final state.
@@ -73,7 +73,7 @@ class Job(Generic[S_co]):
         `JobTimeout`, whose `__cause__` is the failure of the last poll if it failed, `DecodeError` for a job that is done
         and has no result, `ClientClosed`, and what any call raises that waiting cannot mend.
         """
-        return self._nex._call(self._async.wait(timeout=timeout, interval=interval))
+        return self._nex._call(lambda: self._async.wait(timeout=timeout, interval=interval))
 
     def watch(self, *, timeout: float = DEFAULT_TIMEOUT, interval: float | None = None) -> Feed[S_co]:
         """Return a feed of the job's states, one for each change of status; it ends with the job.

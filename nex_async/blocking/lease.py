@@ -10,6 +10,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from ..errors import ClientClosed
@@ -62,7 +63,7 @@ class Lease:
                 if self.closed:
                     raise ClientClosed("the client is closed")
                 if self._begin is not None:
-                    portal.call(_awaited(self._begin()))
+                    portal.call(self._begin)
                     self._begin = None
         return portal
 
@@ -75,7 +76,7 @@ class Lease:
             portal.check()
             self.closed = True
             try:
-                portal.call(_awaited(self._end(drain)))
+                portal.call(partial(self._end, drain))
             finally:
                 _release(self)
 
@@ -119,10 +120,6 @@ def _release(lease: Lease) -> None:
             last, _running = _running, None
     if last is not None:
         last.stop()
-
-
-async def _awaited(work: Awaitable[object]) -> None:
-    await work
 
 
 # ---- the ends of processes ------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from types import TracebackType
 from typing import Generic, TypeVar
 
 from .. import paging
@@ -62,7 +61,7 @@ class Pager(Generic[T]):
 
     def first_page(self) -> Page[T]:
         """Return the first page, with `.total` where the server tells it."""
-        return self._nex._call(self._async._first())
+        return self._nex._call(self._async._first)
 
     def __iter__(self) -> Generator[T, None, None]:
         return _rows(self._async, self.pages())
@@ -70,7 +69,7 @@ class Pager(Generic[T]):
     def pages(self) -> Generator[Page[T], None, None]:
         """Iterate over pages. Rows that cannot be decoded are in each page's `errors`, and raise nothing."""
         nex, pager = self._nex, self._async
-        return _pages(lambda walk: nex._call(pager._load(walk)), pager, pager._walks())
+        return _pages(lambda walk: nex._call(lambda: pager._load(walk)), pager, pager._walks())
 
     def collect(self, *, max_items: int | None = None) -> list[T]:
         """Return every row in a list, at most `max_items`.
@@ -78,7 +77,7 @@ class Pager(Generic[T]):
         When rows could not be decoded, reads on to the end, then raises the first one's `DecodeError` with the good rows as
         its `rows` (with ``on_bad_row="skip"``: returns them, and counts the others).
         """
-        return self._nex._call(self._async.collect(max_items=max_items))
+        return self._nex._call(lambda: self._async.collect(max_items=max_items))
 
     def prefetch(self, window: int) -> Prefetch[T]:
         """Return a context manager over an iterator that keeps up to `window` pages in flight, in order.
@@ -103,14 +102,16 @@ class Prefetch(Generic[T]):
         self._iterator: Generator[T, None, None] | None = None
 
     def __enter__(self) -> Prefetch[T]:
-        self._nex._call(self._async.__aenter__())
+        self._nex._call(self._async.__aenter__)
         self._portal = self._nex._lease.running()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self._iterator is not None:
             self._iterator.close()
-        self._nex._call(self._async.__aexit__(kind, error, trace))
+        portal = self._portal
+        if portal is not None and not portal.forked and not portal.ended:
+            portal.close(self._async.__aexit__)
 
     def __iter__(self) -> Generator[T, None, None]:
         # One iterator for the life of the context: a loop that is left and taken up again goes on where it was.
@@ -126,7 +127,7 @@ class Prefetch(Generic[T]):
         portal, load, pager = self._portal, self._async._load, self._async._pager
         if portal is None or not self._async._open:
             raise InvalidRequestError("use prefetch as `with pager.prefetch(n) as rows`", argument="window")
-        return _pages(lambda walk: portal.call(load(walk)), pager, pager._walks(walk))
+        return _pages(lambda walk: portal.call(lambda: load(walk)), pager, pager._walks(walk))
 
 
 def _pages(

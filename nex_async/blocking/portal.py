@@ -9,7 +9,8 @@ import asyncio
 import logging
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections import deque
+from collections.abc import Awaitable, Callable
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -21,11 +22,56 @@ T = TypeVar("T")
 _log = logging.getLogger("nex_async.blocking")
 
 Errand: TypeAlias = "Callable[[], None]"
-"""What the loop asks a thread to do that waits for it."""
-Inbox: TypeAlias = "SimpleQueue[_Call[Any] | Errand]"
+"""What the loop asks a thread to do that waits for it. It may be run a second time when the first was interrupted."""
 
 _GLANCE = 0.1 if sys.platform == "win32" else None
 """Seconds between two looks at signals: on Windows Ctrl-C does not end a wait for a queue."""
+
+
+class Inbox:
+    """What a thread looks at while it waits: errands, and news that something is over.
+
+    The thread may be interrupted between any two steps, so nothing is taken out before it was dealt with.
+    """
+
+    __slots__ = ("_errands", "_news", "awaited")
+
+    def __init__(self) -> None:
+        self.awaited: _Call[Any] | None = None
+        """What the thread waits for."""
+        self._errands: deque[Errand] = deque()
+        self._news: SimpleQueue[None] = SimpleQueue()
+
+    @property
+    def is_pressing(self) -> bool:
+        """Whether a thread that runs an errand had better come back: another one waits, or the wait is over."""
+        return len(self._errands) > 1 or (self.awaited is not None and self.awaited.is_over)
+
+    def post(self, errand: Errand) -> None:
+        """Leave an errand for the thread."""
+        self._errands.append(errand)
+        self.ring()
+
+    def ring(self) -> None:
+        """Have the thread look at what it waits for."""
+        self._news.put(None)
+
+    def serve(self) -> bool:
+        """Run the errands that are there; return whether there were any."""
+        if not self._errands:
+            return False
+        while self._errands:
+            self._errands[0]()
+            self._errands.popleft()
+        return True
+
+    def wait(self) -> None:
+        """Wait for news."""
+        while True:
+            try:
+                return self._news.get(timeout=_GLANCE)
+            except Empty:
+                continue
 
 
 class Portal:
@@ -38,7 +84,7 @@ class Portal:
         """Whether this process was forked from the one whose loop it is."""
         self._error: BaseException | None = None
         self._calls: set[_Call[Any]] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
         self._stop: asyncio.Event
         self._stopping = False
         self._started = threading.Event()
@@ -70,13 +116,13 @@ class Portal:
         if self.forked:
             raise ClientLoopError("this was opened before the process was forked; open a new one in the child")
 
-    def call(self, work: Coroutine[Any, Any, T], inbox: Inbox | None = None) -> T:
-        """Run a coroutine on the loop, in the context of the caller; return what it returns, raise what it raises.
+    def call(self, work: Callable[[], Awaitable[T]], inbox: Inbox | None = None) -> T:
+        """Await on the loop, in the context of the caller, what `work` returns; return and raise what comes of it.
 
         Meanwhile this thread runs the errands that come into `inbox`. When it is interrupted, by Ctrl-C or an errand that
-        raises, the coroutine is cancelled, and has ended when the exception goes on; a second Ctrl-C does not wait.
+        raises, the work is cancelled, and has ended when the exception goes on; a second Ctrl-C does not wait.
         """
-        call = _Call(work, SimpleQueue() if inbox is None else inbox)
+        call = _Call(work, Inbox() if inbox is None else inbox)
         try:
             self.check()
             self._calls.add(call)
@@ -89,6 +135,14 @@ class Portal:
             self._calls.discard(call)
         return call.result()
 
+    def close(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Wait for what closes something, for which it is enough to be done twice; interrupted, it is done all the same."""
+        try:
+            self.call(work)
+        except BaseException:
+            self.begin(work)
+            raise
+
     def _send(self, call: _Call[Any]) -> None:
         if self.ended:  # asked after the call was noted, so that none is overlooked when the loop ends
             raise ClientClosed("the client is closed")
@@ -99,23 +153,16 @@ class Portal:
 
     def _await(self, call: _Call[Any]) -> None:
         inbox = call.inbox
+        inbox.awaited = call
         while True:
-            try:
-                item = inbox.get(timeout=_GLANCE)
-            except Empty:
-                continue
-            if item is call:
+            if inbox.serve() and self.forked:
+                self.check()  # an errand has forked, and this is the child
+            if call.is_over:
                 return
-            if not isinstance(item, _Call):  # nobody waits any more for a call that was left
-                item()
-                if self.forked:
-                    self.check()
+            inbox.wait()
 
     def _cancel(self, call: _Call[Any]) -> None:
-        if not call.is_sent:
-            call.work.close()
-            return
-        if self.forked:
+        if not call.is_sent or self.forked:
             return
         try:
             self.soon(call.cancel)
@@ -132,11 +179,11 @@ class Portal:
             return False
         return True
 
-    def begin(self, make: Callable[[], Coroutine[Any, Any, object]]) -> bool:
-        """Have a coroutine run on the loop for which nobody waits; return False where the loop has ended."""
+    def begin(self, work: Callable[[], Awaitable[object]]) -> bool:
+        """Have something awaited on the loop for which nobody waits here; return False where the loop has ended."""
 
         def start() -> None:
-            task = self.loop.create_task(make())
+            task: asyncio.Future[object] = asyncio.ensure_future(work())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -175,11 +222,11 @@ class Portal:
 
 
 class _Call(Generic[T]):
-    """A coroutine on its way over to the loop, and its outcome on the way back."""
+    """Work on its way over to the loop, and its outcome on the way back."""
 
     __slots__ = ("error", "inbox", "is_over", "is_sent", "task", "value", "work")
 
-    def __init__(self, work: Coroutine[Any, Any, T], inbox: Inbox) -> None:
+    def __init__(self, work: Callable[[], Awaitable[T]], inbox: Inbox) -> None:
         self.work = work
         self.inbox = inbox
         self.is_sent = False
@@ -195,7 +242,7 @@ class _Call(Generic[T]):
 
     async def _live(self) -> None:
         try:
-            self.value = await self.work
+            self.value = await self.work()
         except BaseException as error:  # SystemExit, say, of a hook: it is for the caller, and would end the loop
             self.error = error
 
@@ -204,7 +251,7 @@ class _Call(Generic[T]):
             self.lose()
         else:
             self.is_over = True
-            self.inbox.put(self)
+            self.inbox.ring()
 
     def cancel(self) -> None:
         """Cancel it, on the loop."""
@@ -217,11 +264,10 @@ class _Call(Generic[T]):
         """End it without an outcome, if it has none."""
         if not self.is_over:
             self.is_over, self.error = True, asyncio.CancelledError()
-            self.work.close()
-            self.inbox.put(self)
+            self.inbox.ring()
 
     def result(self) -> T:
-        """Return what the coroutine returned, or raise what it raised. To be asked once."""
+        """Return what came of it, or raise it. To be asked once."""
         error, self.error = self.error, None
         if error is None:
             return self.value

@@ -127,7 +127,7 @@ class AILists(Resource[ai_lists.AILists]):
         return Job(
             self._nex,
             self._nex._call(
-                self._async.create(
+                lambda: self._async.create(
                     query, object_type=object_type, limit=limit, include_attributes=include_attributes, **options
                 )
             ),
@@ -138,7 +138,7 @@ class AILists(Resource[ai_lists.AILists]):
 
         `GET /v1/context/list/jobs/{job_id}`, scope `insight.stream` or `list.member.read`. Raises `NotFoundError`.
         """
-        return self._nex._call(self._async.get(job_id, include_attributes=include_attributes, **options))
+        return self._nex._call(lambda: self._async.get(job_id, include_attributes=include_attributes, **options))
 
     def attach(self, job_id: Id, /, *, include_attributes: bool = False) -> Job[AIList]:
         """Return the job of a list that was asked for earlier, or by another process. Sends nothing."""
@@ -155,14 +155,14 @@ class Compounding(Resource[compounding.Compounding]):
 
         `POST /v1/compounding/trigger`, scope `record.write`. A lost reply raises `OutcomeUnknownError`.
         """
-        return Job(self._nex, self._nex._call(self._async.trigger(job_type, dry_run=dry_run, **options)))
+        return Job(self._nex, self._nex._call(lambda: self._async.trigger(job_type, dry_run=dry_run, **options)))
 
     def get(self, job_run_id: Id, /, **options: Unpack[RequestOptions]) -> CompoundingJob:
         """Return the state of a job.
 
         `GET /v1/compounding/jobs/{job_run_id}`, scope `record.read`. Raises `NotFoundError` if there is no such job.
         """
-        return self._nex._call(self._async.get(job_run_id, **options))
+        return self._nex._call(lambda: self._async.get(job_run_id, **options))
 
     def attach(self, job_run_id: Id, /) -> Job[CompoundingJob]:
         """Return a job that was started earlier, or by another process. Sends nothing."""
@@ -180,7 +180,7 @@ class Context(Resource[context.Context]):
         `POST /v1/context/text`, scope `insight.stream` or `record.write`. The API takes 10 texts a minute: calls beyond
         that wait their turn. A lost reply raises `OutcomeUnknownError`. Raises `DecodeError` if no artifact id comes back.
         """
-        return Job(self._nex, self._nex._call(self._async.add_text(content, context=context, **options)))
+        return Job(self._nex, self._nex._call(lambda: self._async.add_text(content, context=context, **options)))
 
     def add_many(self, texts: Rows, /, **options: Unpack[bulk.BulkOptions]) -> BulkRun:
         """Ingest texts, ten a minute: `run()` it for its report, or iterate over outcomes, whose values are artifact ids.
@@ -197,7 +197,7 @@ class Context(Resource[context.Context]):
 
         `GET /v1/context/artifacts/{artifact_id}`, scope `insight.stream` or `record.read`. Raises `NotFoundError`.
         """
-        return self._nex._call(self._async.get_artifact(artifact_id, **options))
+        return self._nex._call(lambda: self._async.get_artifact(artifact_id, **options))
 
     def attach(self, artifact_id: Id, /) -> Job[Artifact]:
         """Return the job of a text that was ingested earlier, or by another process. Sends nothing."""
@@ -209,7 +209,7 @@ class Context(Resource[context.Context]):
         `POST /v1/context/ask`, scope `insight.stream` or `record.read`. Send back the `session_id` of an answer to go on
         with a conversation. A lost reply raises `OutcomeUnknownError`, because asking again costs again.
         """
-        return self._nex._call(self._async.ask(query, session_id=session_id, **options))
+        return self._nex._call(lambda: self._async.ask(query, session_id=session_id, **options))
 
 
 class Graph(Resource[graph.Graph]):
@@ -220,14 +220,14 @@ class Graph(Resource[graph.Graph]):
 
         `GET /v1/graph`, scope `record.read`. Edges may point outside the slice.
         """
-        return self._nex._call(self._async.get(limit=limit, **options))
+        return self._nex._call(lambda: self._async.get(limit=limit, **options))
 
     def html(self, *, limit: int | None = None, **options: Unpack[RequestOptions]) -> str:
         """Return the graph as a page that draws it. Treat it as untrusted.
 
         `GET /v1/graph?format=html`, scope `record.read`.
         """
-        return self._nex._call(self._async.html(limit=limit, **options))
+        return self._nex._call(lambda: self._async.html(limit=limit, **options))
 
 
 class Insights(Resource[insights.Insights]):
@@ -327,7 +327,7 @@ class Integrations(Resource[integrations.Integrations]):
         `POST /v1/integrations/{type}/{provider}/connect`, scope `integration.write`. The API takes 10 a minute: calls beyond
         that wait their turn. Raises `BadRequestError` for a pair that does not exist.
         """
-        return self._nex._call(self._async.connect(type, provider, **options))
+        return self._nex._call(lambda: self._async.connect(type, provider, **options))
 
     def connect_status(self, connect_id: str, /, **options: Unpack[RequestOptions]) -> ConnectStatus:
         """Return how far a connection is.
@@ -335,7 +335,7 @@ class Integrations(Resource[integrations.Integrations]):
         `GET /v1/integrations/connect/{connect_id}/status`, scope `integration.read`. Raises `GoneError` once the token is
         older than 10 minutes.
         """
-        return self._nex._call(self._async.connect_status(connect_id, **options))
+        return self._nex._call(lambda: self._async.connect_status(connect_id, **options))
 
     def attach(self, connect: ConnectStarted | str, /) -> Job[ConnectStatus]:
         """Return the job of a connection that waits for approval; takes the reply of `connect`, or its `connect_id`.
@@ -350,7 +350,7 @@ class Integrations(Resource[integrations.Integrations]):
 
         `DELETE /v1/integrations/connections/{connection_id}`, scope `integration.write`. Raises `NotFoundError`.
         """
-        self._nex._call(self._async.disconnect(connection_id, **options))
+        self._nex._call(lambda: self._async.disconnect(connection_id, **options))
 
 
 class Jobs(Resource[jobs.Jobs]):
@@ -379,7 +379,9 @@ class Jobs(Resource[jobs.Jobs]):
         would raise stands in the place of the state, `JobTimeout` for those that did not end in time.
         """
         method: Any = self._async.wait_all
-        found: list[Any] = self._nex._call(method(behind(jobs), timeout=timeout, return_exceptions=return_exceptions))
+        found: list[Any] = self._nex._call(
+            lambda: method(behind(jobs), timeout=timeout, return_exceptions=return_exceptions)
+        )
         return found
 
     @overload
@@ -417,7 +419,7 @@ class Lists(Resource[lists.Lists]):
         `POST /v1/objects/{slug}/lists`, scope `object.write`. Raises `NotFoundError` for an unknown object.
         """
         return self._nex._call(
-            self._async.create(object_slug, slug, name, name_plural=name_plural, description=description, **options)
+            lambda: self._async.create(object_slug, slug, name, name_plural=name_plural, description=description, **options)
         )
 
     def list(
@@ -442,14 +444,14 @@ class Lists(Resource[lists.Lists]):
 
         `GET /v1/lists/{id}`, scope `list.read`. Raises `NotFoundError` if there is no such list.
         """
-        return self._nex._call(self._async.get(list_id, **options))
+        return self._nex._call(lambda: self._async.get(list_id, **options))
 
     def delete(self, list_id: Id, /, **options: Unpack[RequestOptions]) -> None:
         """Delete a list; the records on it stay.
 
         `DELETE /v1/lists/{id}`, scope `object.write`. Raises `NotFoundError` if there is no such list.
         """
-        self._nex._call(self._async.delete(list_id, **options))
+        self._nex._call(lambda: self._async.delete(list_id, **options))
 
     @overload
     def records(
@@ -559,7 +561,9 @@ class Lists(Resource[lists.Lists]):
         `POST /v1/lists/{id}/records`, scope `list.member.read`, once, for the number of members.
         """
         return readable(
-            self._nex._call(self._async.partitions(list_id, count, attributes=attributes, sort=sort, limit=limit, **options))
+            self._nex._call(
+                lambda: self._async.partitions(list_id, count, attributes=attributes, sort=sort, limit=limit, **options)
+            )
         )
 
     def add_member(
@@ -570,7 +574,7 @@ class Lists(Resource[lists.Lists]):
         `POST /v1/lists/{id}`, scope `list.member.write`. A lost reply raises `OutcomeUnknownError`; `upsert_member` can be
         repeated.
         """
-        return self._nex._call(self._async.add_member(list_id, parent_id, attributes, **options))
+        return self._nex._call(lambda: self._async.add_member(list_id, parent_id, attributes, **options))
 
     def upsert_member(
         self, list_id: Id, parent_id: Id, attributes: Attributes | None = None, /, **options: Unpack[RequestOptions]
@@ -579,7 +583,7 @@ class Lists(Resource[lists.Lists]):
 
         `PUT /v1/lists/{id}`, scope `list.member.write`. Can be repeated, and is, when a reply is lost.
         """
-        return self._nex._call(self._async.upsert_member(list_id, parent_id, attributes, **options))
+        return self._nex._call(lambda: self._async.upsert_member(list_id, parent_id, attributes, **options))
 
     def upsert_members(
         self, list_id: Id, rows: Rows, /, *, id_field: str = "parent_id", **options: Unpack[bulk.BulkOptions]
@@ -602,14 +606,14 @@ class Lists(Resource[lists.Lists]):
         `PATCH /v1/lists/{id}/records/{record_id}`, scope `list.member.write`. Whether `record_id` is the membership's id or
         the record's is not documented: the membership's, as listings return it, is the safer one.
         """
-        return self._nex._call(self._async.update_member(list_id, record_id, attributes, **options))
+        return self._nex._call(lambda: self._async.update_member(list_id, record_id, attributes, **options))
 
     def remove_member(self, list_id: Id, record_id: Id, /, **options: Unpack[RequestOptions]) -> None:
         """Take a record off a list; the record stays. `record_id` as in `update_member`.
 
         `DELETE /v1/lists/{id}/records/{record_id}`, scope `record.write`. Raises `NotFoundError`.
         """
-        self._nex._call(self._async.remove_member(list_id, record_id, **options))
+        self._nex._call(lambda: self._async.remove_member(list_id, record_id, **options))
 
 
 class Notes(Resource[notes.Notes]):
@@ -628,7 +632,7 @@ class Notes(Resource[notes.Notes]):
 
         `POST /v1/notes`, scope `note.write`. A lost reply raises `OutcomeUnknownError`.
         """
-        return self._nex._call(self._async.create(title, content=content, entity_id=entity_id, **options))
+        return self._nex._call(lambda: self._async.create(title, content=content, entity_id=entity_id, **options))
 
     def list(
         self, *, entity_id: Id | None = None, on_bad_row: OnBadRow = "raise", **options: Unpack[RequestOptions]
@@ -645,7 +649,7 @@ class Notes(Resource[notes.Notes]):
 
         `GET /v1/notes/{note_id}`, scope `note.read`. Raises `NotFoundError` if there is no such note.
         """
-        return self._nex._call(self._async.get(note_id, **options))
+        return self._nex._call(lambda: self._async.get(note_id, **options))
 
     def update(
         self,
@@ -661,14 +665,16 @@ class Notes(Resource[notes.Notes]):
 
         `PATCH /v1/notes/{note_id}`, scope `note.write`. Raises `NotFoundError` if there is no such note.
         """
-        return self._nex._call(self._async.update(note_id, title=title, content=content, entity_id=entity_id, **options))
+        return self._nex._call(
+            lambda: self._async.update(note_id, title=title, content=content, entity_id=entity_id, **options)
+        )
 
     def delete(self, note_id: Id, /, **options: Unpack[RequestOptions]) -> None:
         """Archive a note; nothing in the API restores it.
 
         `DELETE /v1/notes/{note_id}`, scope `note.write`. Raises `NotFoundError` if there is no such note.
         """
-        self._nex._call(self._async.delete(note_id, **options))
+        self._nex._call(lambda: self._async.delete(note_id, **options))
 
 
 class Notifications(Resource[notifications.Notifications]):
@@ -693,7 +699,7 @@ class Notifications(Resource[notifications.Notifications]):
 
         `GET /v1/notifications/preferences`, scope `notification.read`.
         """
-        return self._nex._call(self._async.preferences(**options))
+        return self._nex._call(lambda: self._async.preferences(**options))
 
     def update_preferences(
         self,
@@ -708,7 +714,7 @@ class Notifications(Resource[notifications.Notifications]):
         `PATCH /v1/notifications/preferences`, scope `notification.write`.
         """
         return self._nex._call(
-            self._async.update_preferences(
+            lambda: self._async.update_preferences(
                 frequency_minutes=frequency_minutes, enabled_types=enabled_types, digest_enabled=digest_enabled, **options
             )
         )
@@ -725,21 +731,21 @@ class Notifications(Resource[notifications.Notifications]):
 
         `POST /v1/notifications/custom`, scope `notification.write`. A lost reply raises `OutcomeUnknownError`.
         """
-        return self._nex._call(self._async.create_rule(description, **options))
+        return self._nex._call(lambda: self._async.create_rule(description, **options))
 
     def get_rule(self, rule_id: Id, /, **options: Unpack[RequestOptions]) -> NotificationRule:
         """Return one rule.
 
         `GET /v1/notifications/custom/{id}`, scope `notification.read`. Raises `NotFoundError` if there is no such rule.
         """
-        return self._nex._call(self._async.get_rule(rule_id, **options))
+        return self._nex._call(lambda: self._async.get_rule(rule_id, **options))
 
     def delete_rule(self, rule_id: Id, /, **options: Unpack[RequestOptions]) -> None:
         """Delete a rule.
 
         `DELETE /v1/notifications/custom/{id}`, scope `notification.write`. Raises `NotFoundError` if there is no such rule.
         """
-        self._nex._call(self._async.delete_rule(rule_id, **options))
+        self._nex._call(lambda: self._async.delete_rule(rule_id, **options))
 
 
 class Objects(Resource[objects.Objects]):
@@ -761,7 +767,7 @@ class Objects(Resource[objects.Objects]):
         `POST /v1/objects`, scope `object.write`. Raises `BadRequestError` if the slug is taken.
         """
         return self._nex._call(
-            self._async.create(slug, name, type=type, name_plural=name_plural, description=description, **options)
+            lambda: self._async.create(slug, name, type=type, name_plural=name_plural, description=description, **options)
         )
 
     def list(
@@ -778,7 +784,7 @@ class Objects(Resource[objects.Objects]):
 
         `GET /v1/objects/{slug}`, scope `object.read`. Raises `NotFoundError` if there is no such object.
         """
-        return self._nex._call(self._async.get(slug, **options))
+        return self._nex._call(lambda: self._async.get(slug, **options))
 
     def update(
         self,
@@ -795,7 +801,7 @@ class Objects(Resource[objects.Objects]):
         `PATCH /v1/objects/{slug}`, scope `object.write`. Raises `NotFoundError` if there is no such object.
         """
         return self._nex._call(
-            self._async.update(slug, name=name, name_plural=name_plural, description=description, **options)
+            lambda: self._async.update(slug, name=name, name_plural=name_plural, description=description, **options)
         )
 
     def delete(self, slug: str, /, **options: Unpack[RequestOptions]) -> None:
@@ -803,7 +809,7 @@ class Objects(Resource[objects.Objects]):
 
         `DELETE /v1/objects/{slug}`, scope `object.write`. Raises `NotFoundError` if there is no such object.
         """
-        self._nex._call(self._async.delete(slug, **options))
+        self._nex._call(lambda: self._async.delete(slug, **options))
 
     def create_attribute(
         self,
@@ -828,7 +834,7 @@ class Objects(Resource[objects.Objects]):
         `id`. Raises `NotFoundError` for an unknown object, `BadRequestError` if the slug is taken.
         """
         return self._nex._call(
-            self._async.create_attribute(
+            lambda: self._async.create_attribute(
                 object_slug,
                 slug,
                 name,
@@ -865,7 +871,7 @@ class Objects(Resource[objects.Objects]):
         add it twice.
         """
         return self._nex._call(
-            self._async.update_attribute(
+            lambda: self._async.update_attribute(
                 object_slug,
                 attribute_id,
                 name=name,
@@ -883,7 +889,7 @@ class Objects(Resource[objects.Objects]):
 
         `DELETE /v1/objects/{slug}/attributes/{attr_id}`, scope `object.write`. Raises `NotFoundError`.
         """
-        self._nex._call(self._async.delete_attribute(object_slug, attribute_id, **options))
+        self._nex._call(lambda: self._async.delete_attribute(object_slug, attribute_id, **options))
 
 
 class Records(Resource[records.Records]):
@@ -895,14 +901,14 @@ class Records(Resource[records.Records]):
         `POST /v1/objects/{slug}`, scope `record.write`. A lost reply raises `OutcomeUnknownError`, because repeating could
         create twice: `upsert` can be repeated. Raises `BadRequestError` for values the schema refuses, `NotFoundError`.
         """
-        return self._nex._call(self._async.create(slug, attributes, **options))
+        return self._nex._call(lambda: self._async.create(slug, attributes, **options))
 
     def upsert(self, slug: str, attributes: Attributes, /, *, match_on: str, **options: Unpack[RequestOptions]) -> Record:
         """Update the record whose attribute `match_on` (slug or id) has the same value, or create it; return it.
 
         `PUT /v1/objects/{slug}`, scope `record.write`. Can be repeated, and is, when a reply is lost.
         """
-        return self._nex._call(self._async.upsert(slug, attributes, match_on=match_on, **options))
+        return self._nex._call(lambda: self._async.upsert(slug, attributes, match_on=match_on, **options))
 
     @overload
     def get(self, record_id: Id, /, **options: Unpack[RequestOptions]) -> Record: ...
@@ -918,7 +924,7 @@ class Records(Resource[records.Records]):
         `GET /v1/records/{record_id}`, scope `record.read`. Raises `NotFoundError` if there is no such record.
         """
         method: Any = self._async.get
-        found: Record | TypedRecord[A] = self._nex._call(method(record_id, as_type=as_type, **options))
+        found: Record | TypedRecord[A] = self._nex._call(lambda: method(record_id, as_type=as_type, **options))
         return found
 
     def update(self, record_id: Id, attributes: Attributes, /, **options: Unpack[RequestOptions]) -> Record:
@@ -927,14 +933,14 @@ class Records(Resource[records.Records]):
         `PATCH /v1/records/{record_id}`, scope `record.write`. A lost reply is retried, which may undo a change somebody
         made in between; `retry_ambiguous=False` raises `OutcomeUnknownError` instead.
         """
-        return self._nex._call(self._async.update(record_id, attributes, **options))
+        return self._nex._call(lambda: self._async.update(record_id, attributes, **options))
 
     def delete(self, record_id: Id, /, **options: Unpack[RequestOptions]) -> None:
         """Delete a record for good.
 
         `DELETE /v1/records/{record_id}`, scope `record.write`. Raises `NotFoundError` if there is no such record.
         """
-        self._nex._call(self._async.delete(record_id, **options))
+        self._nex._call(lambda: self._async.delete(record_id, **options))
 
     @overload
     def list(
@@ -1098,7 +1104,9 @@ class Records(Resource[records.Records]):
         `POST /v1/objects/{slug}/records`, scope `record.read`, once, for the number of rows. Arguments as in `export`.
         """
         return readable(
-            self._nex._call(self._async.partitions(slug, count, attributes=attributes, sort=sort, limit=limit, **options))
+            self._nex._call(
+                lambda: self._async.partitions(slug, count, attributes=attributes, sort=sort, limit=limit, **options)
+            )
         )
 
     def timeline(
@@ -1143,7 +1151,7 @@ class Relationships(Resource[relationships.Relationships]):
         `POST /v1/relationships`, scope `relationship.write`. The predicates label each direction.
         """
         return self._nex._call(
-            self._async.create_definition(
+            lambda: self._async.create_definition(
                 type,
                 entity_definition_1_id,
                 entity_definition_2_id,
@@ -1167,7 +1175,7 @@ class Relationships(Resource[relationships.Relationships]):
 
         `DELETE /v1/relationships/{id}`, scope `relationship.write`. Raises `NotFoundError`.
         """
-        self._nex._call(self._async.delete_definition(definition_id, **options))
+        self._nex._call(lambda: self._async.delete_definition(definition_id, **options))
 
     def create(
         self, record_id: Id, /, *, definition_id: Id, entity_1_id: Id, entity_2_id: Id, **options: Unpack[RequestOptions]
@@ -1178,7 +1186,7 @@ class Relationships(Resource[relationships.Relationships]):
         relationships: keep the id. Raises `BadRequestError` where the definition does not allow it.
         """
         return self._nex._call(
-            self._async.create(
+            lambda: self._async.create(
                 record_id, definition_id=definition_id, entity_1_id=entity_1_id, entity_2_id=entity_2_id, **options
             )
         )
@@ -1188,7 +1196,7 @@ class Relationships(Resource[relationships.Relationships]):
 
         `DELETE /v1/records/{record_id}/relationships/{rel_id}`, scope `relationship.write`. Raises `NotFoundError`.
         """
-        self._nex._call(self._async.delete(record_id, relationship_id, **options))
+        self._nex._call(lambda: self._async.delete(record_id, relationship_id, **options))
 
 
 class Search(Resource[search.Search]):
@@ -1199,14 +1207,14 @@ class Search(Resource[search.Search]):
 
         `POST /v1/search`, scope `record.read`. When some objects could not be searched the result is `.partial`.
         """
-        return self._nex._call(self._async(query, **options))
+        return self._nex._call(lambda: self._async(query, **options))
 
     def all(self, query: str, /, **options: Unpack[RequestOptions]) -> list[SearchHit]:
         """Return every hit for `query`, best first.
 
         `POST /v1/search`, scope `record.read`.
         """
-        return self._nex._call(self._async.all(query, **options))
+        return self._nex._call(lambda: self._async.all(query, **options))
 
 
 class Tasks(Resource[tasks.Tasks]):
@@ -1229,7 +1237,7 @@ class Tasks(Resource[tasks.Tasks]):
         `POST /v1/tasks`, scope `task.write`. A lost reply raises `OutcomeUnknownError`.
         """
         return self._nex._call(
-            self._async.create(
+            lambda: self._async.create(
                 title,
                 description=description,
                 priority=priority,
@@ -1279,7 +1287,7 @@ class Tasks(Resource[tasks.Tasks]):
 
         `GET /v1/tasks/{task_id}`, scope `task.read`. Raises `NotFoundError` if there is no such task.
         """
-        return self._nex._call(self._async.get(task_id, **options))
+        return self._nex._call(lambda: self._async.get(task_id, **options))
 
     def update(
         self,
@@ -1300,7 +1308,7 @@ class Tasks(Resource[tasks.Tasks]):
         `PATCH /v1/tasks/{task_id}`, scope `task.write`. Lists of ids replace the whole set. Raises `NotFoundError`.
         """
         return self._nex._call(
-            self._async.update(
+            lambda: self._async.update(
                 task_id,
                 title=title,
                 description=description,
@@ -1318,7 +1326,7 @@ class Tasks(Resource[tasks.Tasks]):
 
         `DELETE /v1/tasks/{task_id}`, scope `task.write`. Raises `NotFoundError` if there is no such task.
         """
-        self._nex._call(self._async.delete(task_id, **options))
+        self._nex._call(lambda: self._async.delete(task_id, **options))
 
 
 class Resources(Client):

@@ -217,6 +217,16 @@ def test_a_source_is_not_read_far_ahead(nex: Nex, emulator: Emulator) -> None:
     assert pulled < 3000
 
 
+def test_rows_are_pulled_many_at_a_time(nex: Nex) -> None:
+    """The loop does not ask for each row of a source that is fast."""
+    run = upsert(nex, (row for row in rows(2000)), dry_run=True)
+    asked: list[object] = []
+    post = run._desk.post
+    run._desk.post = lambda errand: asked.append(errand) or post(errand)  # type: ignore[method-assign, func-returns-value]
+    assert run.run().valid == 2000
+    assert len(asked) < 200
+
+
 def test_a_source_that_fails(nex: Nex) -> None:
     """What comes before a failure is sent; the failure is raised where the run is waited for, with its own traceback."""
 

@@ -173,7 +173,7 @@ def test_a_call_that_comes_as_the_loop_closes() -> None:
 
     def call() -> None:
         try:
-            portal.call(asyncio.sleep(0))
+            portal.call(lambda: asyncio.sleep(0))
         except ClientClosed as error:
             met.append(error)
 
@@ -190,7 +190,7 @@ def test_a_call_that_comes_as_the_loop_closes() -> None:
     assert ended(caller)
     assert len(met) == 1
     with pytest.raises(ClientClosed):
-        portal.call(asyncio.sleep(0))
+        portal.call(lambda: asyncio.sleep(0))
 
 
 # ---- threads --------------------------------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ def tasks_of(nex: Nex) -> set[str]:
         every = {task for task in asyncio.all_tasks() if task is not this}
         return {name for name in (task.get_coro().__qualname__ for task in every) if not name.startswith("RequestHandler")}
 
-    return portal.call(look())
+    return portal.call(look)
 
 
 @posix
