@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import calls, decoding, listing, startup
+from . import blocking, calls, decoding, listing, startup
 from .measure import Comparison
 from .server import load_server
 
@@ -58,6 +58,9 @@ async def _compare(full: bool) -> list[dict[str, Any]]:
         _show(rows[-1])
         windows = (1, 4, 8, 16) if full else (8,)
         async for result in listing.compare(origin, windows=windows, slices=11 if full else 9):
+            rows.append(_row(result))
+            _show(rows[-1])
+        async for result in blocking.compare(origin, slices=25 if full else 9):
             rows.append(_row(result))
             _show(rows[-1])
         for pages, peak in await listing.growth(origin):

@@ -24,6 +24,7 @@ LAYERS = [
     {"compat", "resources", "sinks", "stats"},
     {"telemetry"},
     {"client"},
+    {"blocking"},
     {"cli", "testing", "__main__"},
 ]
 EMULATOR_KNOWS = {"emulator", "models", "routes", "storage", "errors", "_version", "_typing"}

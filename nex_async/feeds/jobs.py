@@ -76,7 +76,7 @@ class Job(Generic[S_co]):
         if error is not None:
             raise again(error)
         if progress.state is None or not progress.ended:
-            raise InvalidRequestError(f"{progress} has not ended; await it first")
+            raise InvalidRequestError(f"{progress} has not ended; wait for it first")
         return progress.state
 
     async def poll(self) -> S_co:

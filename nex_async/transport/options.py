@@ -36,9 +36,15 @@ def deadline(seconds: float) -> Iterator[None]:
 
     Blocks nest; the nearest deadline holds. Calls raise `DeadlineExceeded`. Needs a running event loop.
     """
-    until = asyncio.get_running_loop().time() + seconds
+    with until(asyncio.get_running_loop().time() + seconds):
+        yield
+
+
+@contextlib.contextmanager
+def until(moment: float) -> Iterator[None]:
+    """Bound every call made inside the block by a moment of the loop's clock, or an earlier one that holds already."""
     outer = outer_deadline.get()
-    token = outer_deadline.set(until if outer is None else min(outer, until))
+    token = outer_deadline.set(moment if outer is None else min(outer, moment))
     try:
         yield
     finally:

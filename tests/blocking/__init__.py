@@ -1,0 +1,1 @@
+"""The blocking client: the same surface, over one event loop on a thread of its own."""
