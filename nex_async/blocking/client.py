@@ -19,6 +19,7 @@ from .._typing import Unpack
 from ..config import Secret, Timeouts, masked
 from ..errors import ClientClosed, ConfigError
 from ..routes import RetryClass
+from ..stats import NexStats
 from ..transport import pool as transport
 from ..transport import wire
 from ..transport.options import RequestDetails, RequestOptions, ResponseDetails, RetryDetails, until
@@ -29,6 +30,7 @@ from .resources import Resources
 
 if TYPE_CHECKING:
     from ..bulk.progress import OnProgress
+    from ..telemetry import OpenTelemetry
     from .bulk import Mirror
 
 __all__ = ["Nex", "SessionPool", "deadline"]
@@ -106,7 +108,8 @@ class Nex(Resources):
     URL), `NEX_DEV_URL`, `NEX_API_BASE_URL` or production. The constructor does no I/O. `pool` shares connections with other
     clients; an aiohttp `session` cannot be passed in, for it belongs to another event loop. `timeout` is seconds for a whole
     call, or a `Timeouts`; `retry` a `RetryPolicy`. `source` is the attribution label the API records. The hooks get frozen
-    details objects; they are called on the loop's thread, must not block, and must not call the client.
+    details objects; they are called on the loop's thread, must not block, and must not call the client. `telemetry` is an
+    `OpenTelemetry` of `nex_async.telemetry`.
 
     Raises `ConfigError` when there is no key, or a setting cannot be right.
     """
@@ -125,6 +128,7 @@ class Nex(Resources):
         on_request: Callable[[RequestDetails], object] | None = None,
         on_response: Callable[[ResponseDetails], object] | None = None,
         on_retry: Callable[[RetryDetails], object] | None = None,
+        telemetry: OpenTelemetry | None = None,
     ) -> None:
         api_key = masked(api_key)
         if session is not None:
@@ -143,6 +147,7 @@ class Nex(Resources):
             on_request=on_request,
             on_response=on_response,
             on_retry=on_retry,
+            telemetry=telemetry,
         )
         shared = None if pool is None else pool._lease
         self._begin(behind, Lease("a blocking Nex client", partial(_close_client, behind), shared=shared))
@@ -163,6 +168,7 @@ class Nex(Resources):
         on_request: Callable[[RequestDetails], object] | None = None,
         on_response: Callable[[ResponseDetails], object] | None = None,
         on_retry: Callable[[RetryDetails], object] | None = None,
+        telemetry: OpenTelemetry | None = None,
         **emulator: Any,
     ) -> Nex:
         """Return a client of an embedded Nex that starts with its first call and ends with it; needs no account, no network.
@@ -178,6 +184,7 @@ class Nex(Resources):
             on_request=on_request,
             on_response=on_response,
             on_retry=on_retry,
+            telemetry=telemetry,
             **emulator,
         )
         end = partial(_close_local, behind, os.getpid())
@@ -256,6 +263,14 @@ class Nex(Resources):
     def hook_errors(self) -> int:
         """How many exceptions the hooks have raised; each was logged, and none disturbed a call."""
         return self._async.hook_errors
+
+    @property
+    def stats(self) -> NexStats:
+        """How the client stands: a snapshot of plain data, for health endpoints. May be asked for from any thread.
+
+        A client and its views have the same. It holds no key, no id and nothing of what was sent.
+        """
+        return self._async.stats
 
     @property
     def closed(self) -> bool:

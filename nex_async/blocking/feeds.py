@@ -100,6 +100,10 @@ class Feed(Generic[E]):
         """Take no more events. `run()` returns once what was taken is handled; iterations end after what is buffered."""
         self._nex._on_loop(self._async.stop)
 
+    def stopped(self) -> None:
+        """Wait until the feed was told to take nothing more, by `stop()` or `close()`."""
+        self._nex._call(self._async.stopped)
+
     def close(self, *, drain: float = 5.0) -> None:
         """Close the feed. Idempotent. Handlers get `drain` seconds to finish what was taken, then are not waited for."""
         self._end(lambda: self._async.aclose(drain=drain))
@@ -268,9 +272,9 @@ class FeedQueue(Generic[E]):
         event: E = self._seen(self._nex, self._nex._call(lambda: _within(timeout, self._async)))
         return event
 
-    def done(self, event: E) -> None:
-        """Note that an event was dealt with, and need not come again after a crash."""
-        self._nex._call(lambda: self._async.done(event))
+    def done(self, *events: E) -> None:
+        """Note that events were dealt with, and need not come again after a crash; many cost a checkpoint one write."""
+        self._nex._call(lambda: self._async.done(*events))
 
     def qsize(self) -> int:
         """Return how many events wait."""

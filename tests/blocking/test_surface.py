@@ -37,6 +37,7 @@ SPECIAL = {*NAMES, *NAMES.values(), "__await__", "__call__", "__eq__", "__hash__
 NOT_HERE = {
     "BulkRun.abort": "the client behind calls it when it closes",
     "BulkRun.over": "the client behind calls it when it closes",
+    "SessionPool.census": "the statistics of the client behind call it",
     "SessionPool.connections": "the client behind calls it",
     "SessionPool.make_connector": "the client behind calls it",
     **dict.fromkeys(
