@@ -12,13 +12,13 @@ from pathlib import Path
 
 import msgspec
 
-from . import calls
+from . import calls, decoding, events, listing, writing
 from .job import counts
 from .measure import interleave
 from .report import Report, plot
 from .server import load_server
 
-JOBS = {"calls": calls.jobs}
+JOBS = {"calls": calls.jobs, "decoding": decoding.jobs, "listing": listing.jobs, "writing": writing.jobs, "events": events.jobs}
 
 
 async def _compare(report: Report, only: str, full: bool) -> None:
