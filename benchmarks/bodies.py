@@ -46,6 +46,11 @@ def record(number: int) -> str:
     return RECORD.replace(DIGITS, f"{number:07d}")
 
 
+def anything() -> str:
+    """Return what answers every other request: a record, with the status of a job that has ended."""
+    return record(0)[:-1] + ',"status":"completed","result":{}}'
+
+
 def page(offset: int, limit: int, total: int) -> bytes:
     """Return one page of a record listing."""
     rows = ",".join(record(number) for number in range(offset, min(offset + limit, total)))

@@ -47,7 +47,9 @@ def _by_pydantic() -> Callable[[bytes], Any]:
     from pydantic import BaseModel
 
     fields = {"id": str, "object_id": str, "type": str, "workspace_id": str, "created_at": str, "updated_at": str}
-    model: Any = type("Model", (BaseModel,), {"__annotations__": {**fields, "attributes": dict[str, Any]}, "__module__": __name__})
+    model: Any = type(
+        "Model", (BaseModel,), {"__annotations__": {**fields, "attributes": dict[str, Any]}, "__module__": __name__}
+    )
     envelope = {"data": list[model], "total": int, "limit": int, "offset": int}
     whole: Any = type("Whole", (BaseModel,), {"__annotations__": envelope, "__module__": __name__})
     validate: Callable[[bytes], Any] = whole.model_validate_json

@@ -64,8 +64,8 @@ async def by_httpx_sse(session: aiohttp.ClientSession, url: str) -> int:
 
 async def by_launchdarkly(session: aiohttp.ClientSession, url: str) -> int:
     """launchdarkly-eventsource, asynchronous, on aiohttp."""
-    from ld_eventsource import AsyncSSEClient
-    from ld_eventsource.config import AsyncConnectStrategy
+    from ld_eventsource.async_client import AsyncSSEClient
+    from ld_eventsource.config.async_connect_strategy import AsyncConnectStrategy
 
     seen, count = 0, int(url.split("/")[-2])
     client = AsyncSSEClient(connect=AsyncConnectStrategy.http(url, session=session))
@@ -183,7 +183,7 @@ async def fan_out_by_hand(session: aiohttp.ClientSession, url: str, count: int, 
 
 
 async def _insights(stories: str, full: bool) -> Jobs:
-    count, slices = (5_000, 15) if full else (2_000, 5)
+    count, slices = 5_000, 15 if full else 5
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
         nex = await stack.enter_async_context(Nex(KEY, base_url=f"{stories}/flood/{count}"))

@@ -137,9 +137,13 @@ async def _main(full: bool) -> None:
     with load_server() as origin, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for delay in (0.005, 0.0):
-            async for title, ours, theirs in compare(origin, folder, delay=delay, formats=("jsonl", "parquet", "csv", "sqlite")):
+            async for title, ours, theirs in compare(
+                origin, folder, delay=delay, formats=("jsonl", "parquet", "csv", "sqlite")
+            ):
                 seconds, compared = [way.low("wall") for way in (ours, theirs)], ratio(ours, theirs, "wall")
-                print(f"{title:52} ours {seconds[0]:.3f} s  by hand {seconds[1]:.3f} s  speed {1 / compared.low:.2f} of theirs")
+                print(
+                    f"{title:52} ours {seconds[0]:.3f} s  by hand {seconds[1]:.3f} s  speed {1 / compared.low:.2f} of theirs"
+                )
         for kind in ("jsonl", "jsonl.gz", "csv", "sqlite", "parquet"):
             late, worked = (" / ".join(f"{each:.1f}" for each in some) for some in await stall(origin, folder, kind))
             print(

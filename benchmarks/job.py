@@ -32,6 +32,8 @@ class Job:
     slices: int
     headline: Kind = "cpu"
     missing: list[Missing] = field(default_factory=list)
+    served: dict[str, float] = field(default_factory=dict)
+    """How many replies, or events, of the load target a unit took, by way."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The limit: an asyncio protocol by hand that sends prepared bytes and looks for the end of the reply, and checks nothing."""
+"""The limit: an asyncio protocol by hand that sends prepared bytes, looks for the end of a reply, and checks nothing."""
 
 from __future__ import annotations
 

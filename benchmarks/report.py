@@ -44,6 +44,7 @@ class Report:
         print(f"\n{job.name}: {ours.name} {_cost(ours.median('cpu'))} CPU, {_cost(ours.median('wall'))} a {job.unit}")
         for peer in others:
             row = {"job": job.name, "unit": job.unit, "ours": ours.name, "peer": peer.name, "headline": job.headline}
+            row["served"] = [job.served.get(ours.name), job.served.get(peer.name)]
             for kind in ("cpu", "wall"):
                 row[f"{kind}_ours"], row[f"{kind}_peer"] = ours.median(kind), peer.median(kind)
                 row[kind] = asdict(ratio(ours, peer, kind))
@@ -103,7 +104,9 @@ def _verdict(value: float, limit: float | None) -> str:
 
 def _line(row: dict[str, Any]) -> str:
     peer = _cost(row[f"{row['headline']}_peer"])
-    shown = [f"{kind} {row[kind]['median']:.3f} ({row[kind]['lower']:.3f}-{row[kind]['upper']:.3f})" for kind in ("cpu", "wall")]
+    shown = [
+        f"{kind} {row[kind]['median']:.3f} ({row[kind]['lower']:.3f}-{row[kind]['upper']:.3f})" for kind in ("cpu", "wall")
+    ]
     return f"  {row['peer']:30} {peer:>8}  {'  '.join(shown)}{_verdict(row[row['headline']]['median'], row['target'])}"
 
 

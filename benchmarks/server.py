@@ -76,7 +76,7 @@ def load_server() -> Iterator[str]:
         with elsewhere(fallback_server.serve) as origin:
             yield origin
         return
-    arguments = [bodies.compact(bodies.TASK), bodies.record(0), bodies.definition(), bodies.RECORD]
+    arguments = [bodies.compact(bodies.TASK), bodies.anything(), bodies.definition(), bodies.RECORD]
     process = subprocess.Popen(
         [program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=last_core, text=True
     )
