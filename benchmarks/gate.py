@@ -1,23 +1,25 @@
 """The gate: four hot paths must not become dearer. `python -m benchmarks.gate [--update] [--method cpu]`.
 
-What one call, one page, one event and one upserted row cost is a ratio to a reference that does the same bare, in the
-same run, and compared with `baseline.json`: 15 % more fails. Where valgrind is present, costs are instructions, which do not
-depend on the neighbours: each side runs in a process of its own that does so many units, one more process does none, and the
-difference counts. Elsewhere they are CPU time, low percentiles of interleaved slices, and only two failures in a row count.
+What one call, one page, one event and one upserted row cost is a ratio to a reference that does the same bare, in the same
+run, and compared with `baseline.json`: 15 % more fails. Where valgrind is present, costs are instructions, which do not depend
+on the neighbours: each side runs twice, once twice as long, and the difference counts. Elsewhere they are CPU time, low
+percentiles of interleaved slices, and only two failures in a row count.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
+import gc
 import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -34,9 +36,10 @@ from .calls import by_aiohttp, spread, through_nex
 from .decoding import Page
 from .job import KEY
 from .measure import Way, interleave, ratio
-from .server import load_server
+from .server import compiled, load_server
 
 _BASELINE = Path(__file__).with_name("baseline.json")
+_COUNTING = Path(__file__).with_name("counting.c")
 _MOST = 1.15
 _UNITS = {"call": 300, "page": 60, "event": 6000, "row": 300}
 _WARM = {"call": 20, "page": 5, "event": 500, "row": 20}
@@ -78,40 +81,50 @@ async def _sides(stack: AsyncExitStack, origin: str) -> dict[tuple[str, str], Ru
     }
 
 
-async def _child(origin: str, path: str, side: str) -> None:
-    """Warm everything up, then do the units of one side; of none, where no path is named."""
+async def _child(origin: str, library: str) -> None:
+    """Run each side twice, the second time twice as long, and have callgrind count each run; it goes by this order."""
+    counter = ctypes.CDLL(library)
     async with AsyncExitStack() as stack:
         sides = await _sides(stack, origin)
-        for (name, _), run in sides.items():
-            await run(_WARM[name])
-        if path:
-            await sides[path, side](_UNITS[path])
-
-
-def _count(origin: str, path: str, side: str) -> int:
-    """Return how many instructions a child takes."""
-    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable, "-m", "benchmarks.gate"]
-    done = subprocess.run(
-        [*command, "--child", origin, path, side],
-        check=False, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "0"},
-    )  # fmt: skip
-    found = re.search(r"Collected : (\d+)", done.stderr)
-    if done.returncode or found is None:
-        raise RuntimeError(f"{path} {side}: {done.stderr[-2000:]}")
-    return int(found[1])
+        for (path, _), run in sides.items():
+            await run(_WARM[path])
+            for length in (_UNITS[path], 2 * _UNITS[path]):
+                gc.collect()
+                gc.disable()
+                counter.counting_start()
+                await run(length)
+                counter.counting_stop()
+                gc.enable()
 
 
 def by_instructions() -> dict[str, float]:
     """Return the ratio of each path, in instructions."""
-    wanted = [("", ""), *((path, side) for path in _UNITS for side in _SIDES)]
-    with load_server() as origin, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        counted = dict(zip(wanted, pool.map(lambda each: _count(origin, *each), wanted), strict=True))
-    base, ratios = counted["", ""], {}
-    for path, units in _UNITS.items():
-        ours, theirs = ((counted[path, side] - base) / units for side in _SIDES)
+    library = compiled(_COUNTING, "-shared", "-fPIC")
+    with load_server() as origin, tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "counts"
+        options = ["--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={output}"]
+        child = [sys.executable, "-m", "benchmarks.gate", "--child", origin, str(library)]
+        done = subprocess.run(
+            ["valgrind", *options, *child],
+            check=False, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "0"},
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(done.stderr[-2000:])
+        counted = [_total(output.with_name(f"counts.{number + 1}")) for number in range(4 * len(_UNITS))]
+    ratios = {}
+    for index, (path, units) in enumerate(_UNITS.items()):
+        once, twice, bare_once, bare_twice = counted[4 * index : 4 * index + 4]
+        ours, theirs = (twice - once) / units, (bare_twice - bare_once) / units
         print(f"  {path:6} {ours:12,.0f} instructions, reference {theirs:12,.0f}")
         ratios[path] = ours / theirs
     return ratios
+
+
+def _total(file: Path) -> int:
+    found = re.search(r"^(?:summary|totals): (\d+)", file.read_text(), re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"no count in {file.name}")
+    return int(found[1])
 
 
 async def _by_cpu(origin: str) -> dict[str, float]:
@@ -129,6 +142,10 @@ def by_cpu() -> dict[str, float]:
     """Return the ratio of each path, in CPU time."""
     with load_server() as origin:
         return asyncio.run(_by_cpu(origin))
+
+
+def _can_count() -> bool:
+    return shutil.which("valgrind") is not None and compiled(_COUNTING, "-shared", "-fPIC") is not None
 
 
 def judge(found: dict[str, float], stored: dict[str, float]) -> list[str]:
@@ -149,13 +166,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--update", action="store_true", help="store what is measured now")
     parser.add_argument("--method", choices=("instructions", "cpu"))
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     logging.getLogger("nex_async").setLevel(logging.ERROR)
     if arguments.child:
         asyncio.run(_child(*arguments.child))
         return 0
-    method = arguments.method or ("instructions" if shutil.which("valgrind") else "cpu")
+    method = arguments.method or ("instructions" if _can_count() else "cpu")
     measure = by_instructions if method == "instructions" else by_cpu
     stored = msgspec.json.decode(_BASELINE.read_bytes(), type=dict[str, dict[str, float]]) if _BASELINE.exists() else {}
     print(f"four hot paths by {method}")

@@ -37,21 +37,22 @@ class Counts(msgspec.Struct):
     events: int
 
 
-@lru_cache(maxsize=1)
-def compiled() -> Path | None:
-    """Return the compiled server; None where it cannot be had. Compiled once for each state of its source."""
+@lru_cache(maxsize=4)
+def compiled(source: Path = _SOURCE, *flags: str) -> Path | None:
+    """Return a program compiled from C; None where it cannot be had. Compiled once for each state of its source."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None or not sys.platform.startswith("linux"):
         return None
-    digest = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    folder = Path(tempfile.gettempdir()) / f"nex-async-benchmarks-{user}"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"nex-async-benchmarks-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    program = folder / f"load_server-{digest}"
+    if folder.stat().st_uid != os.getuid():
+        return None  # somebody else's: what lies there is not to be run
+    program = folder / f"{source.stem}-{digest}"
     if not program.exists():
         made = folder / f"{program.name}.{os.getpid()}"
-        done = subprocess.run([compiler, "-O2", "-o", str(made), str(_SOURCE)], check=False, capture_output=True)
-        if done.returncode:
+        command = [compiler, "-O2", *flags, "-o", str(made), str(source)]
+        if subprocess.run(command, check=False, capture_output=True).returncode:
             return None
         made.rename(program)
     return program
