@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from . import calls, decoding, events, growth, listing, loops, startup, writing
+from . import calls, decoding, events, feeds, growth, listing, loops, startup, writing
 from .job import Job, counts
 from .measure import interleave
 from .report import Report, plot
@@ -61,6 +61,14 @@ async def _grow(report: Report, full: bool) -> None:
             report.add_figure(f"a record of 700 bytes: {name}", size, "bytes")
         report.add_figure("a listener (key, connection and feed of its own)", held, "KiB")
         report.add_figure("an insight of 1 kB that waits in a queue", await growth.bytes_per_event(stories), "bytes")
+        print("\nWhat a listener meets:")
+        middle, high = await feeds.latency(stories, count=300)
+        report.add_figure("from the server's write to the handler, 100 a second, median", middle, "ms", 2.0)
+        report.add_figure("the same, 99th percentile", high, "ms")
+        report.add_figure("a line of 100 MB, CPU", feeds.long_line(), "s", 1.0)
+        before, after = await asyncio.to_thread(feeds.listeners, stories)
+        report.add_figure("a process with 200 listeners of 200 keys", after, "MiB", 150.0)
+        report.add_figure("of which for the listeners", after - before, "MiB")
 
 
 def _powers(first: int, last: int) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """The gate: four hot paths must not become dearer. `python -m benchmarks.gate [--update] [--method cpu]`.
 
 What one call, one page, one event and one upserted row cost is a ratio to a reference that does the same bare, in the same
-run, and compared with `baseline.json`: 15 % more fails. Where valgrind is present, costs are instructions, which do not depend
+run, and compared with `baseline.json`: 15 % more fails. With valgrind, costs are instructions, which do not depend
 on the neighbours: each side runs twice, once twice as long, and the difference counts. Elsewhere they are CPU time, low
 percentiles of interleaved slices, and only two failures in a row count.
 """

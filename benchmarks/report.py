@@ -41,7 +41,7 @@ class Report:
     def add(self, job: Job) -> None:
         """Take the figures of a job that has run, and print them."""
         ours, *others = job.ways
-        print(f"\n{job.name}: {ours.name} {_cost(ours.median('cpu'))} CPU, {_cost(ours.median('wall'))} a {job.unit}")
+        print(f"\n{job.name}: {ours.name} {cost(ours.median('cpu'))} CPU, {cost(ours.median('wall'))} a {job.unit}")
         for peer in others:
             row = {"job": job.name, "unit": job.unit, "ours": ours.name, "peer": peer.name, "headline": job.headline}
             row["served"] = [job.served.get(ours.name), job.served.get(peer.name)]
@@ -91,7 +91,8 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _cost(seconds: float) -> str:
+def cost(seconds: float) -> str:
+    """Return a time as text, in a fitting unit."""
     for scale, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "us")):
         if seconds * scale >= 1:
             return f"{seconds * scale:.3g} {unit}"
@@ -103,7 +104,7 @@ def _verdict(value: float, limit: float | None) -> str:
 
 
 def _line(row: dict[str, Any]) -> str:
-    peer = _cost(row[f"{row['headline']}_peer"])
+    peer = cost(row[f"{row['headline']}_peer"])
     shown = [
         f"{kind} {row[kind]['median']:.3f} ({row[kind]['lower']:.3f}-{row[kind]['upper']:.3f})" for kind in ("cpu", "wall")
     ]
