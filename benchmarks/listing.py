@@ -113,9 +113,12 @@ async def jobs(origin: str, *, full: bool) -> Jobs:
     async for job in _without_delay(origin, full):
         yield job
     windows = (1, 4, 8, 16) if full else (1, 8)
-    for delay, pages in ((0, 60), (5, 200), (50, 100)) if full else ((0, 40), (5, 40), (50, 16)):
-        async for job in _delayed(origin, delay, pages, windows, 11 if full else 5):
-            yield job
+    slices = 11 if full else 5
+    for delay in (0, 5, 50):
+        for window in windows:
+            pages = 200 if full else 96 if window > 1 else 16
+            async for job in _delayed(origin, delay, pages, window, slices):
+                yield job
     await control(origin, total=0)
 
 
@@ -142,21 +145,20 @@ async def _without_delay(origin: str, full: bool) -> AsyncIterator[Job]:
         yield Job("listing, 0 ms, sequential, pages of 100", "record", ways, 25 if full else 9, missing=peers.missing)
 
 
-async def _delayed(origin: str, delay: int, pages: int, windows: tuple[int, ...], slices: int) -> AsyncIterator[Job]:
+async def _delayed(origin: str, delay: int, pages: int, window: int, slices: int) -> AsyncIterator[Job]:
     size = 500
     total = pages * size
     await control(origin, total=total)
     base = f"{origin}/after/{delay}"
     session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"})
     async with session, Nex(KEY, base_url=base) as nex:
-        for window in windows:
-            how = "sequential" if window == 1 else f"window {window}"
-            ways = [
-                Way("nex-async", partial(_checked, partial(through_nex, nex, size, window), total), pages),
-                Way(
-                    "gather by hand",
-                    partial(_checked, partial(by_hand, session, base + PATH, total, size, window), total),
-                    pages,
-                ),
-            ]
-            yield Job(f"listing, {delay} ms, {how}, pages of 500", "page", ways, slices, headline="wall")
+        how = "sequential" if window == 1 else f"window {window}"
+        ways = [
+            Way("nex-async", partial(_checked, partial(through_nex, nex, size, window), total), pages),
+            Way(
+                "gather by hand",
+                partial(_checked, partial(by_hand, session, base + PATH, total, size, window), total),
+                pages,
+            ),
+        ]
+        yield Job(f"listing, {delay} ms, {how}, pages of 500", "page", ways, slices, headline="wall")
