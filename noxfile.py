@@ -99,9 +99,16 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run the benchmarks: ratios taken in one run. `-- --full` takes longer and wanders less."""
-    session.install("-e", ".[dev,demo]")
-    session.run("python", "-m", "benchmarks", *session.posargs)
+    """Run the benchmarks beside what a user would pick instead: ratios taken in one run. `-- --full` wanders less."""
+    session.install("-e", ".[bench]")
+    session.run("python", "-m", "benchmarks", *(session.posargs or ("--plot", "bench.png")))
+
+
+@nox.session
+def gate(session: nox.Session) -> None:
+    """Fail when one of four hot paths became 15 % dearer than it was. `-- --update` stores what they cost now."""
+    session.install("-e", ".[bench]")
+    session.run("python", "-m", "benchmarks.gate", *session.posargs)
 
 
 @nox.session

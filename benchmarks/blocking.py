@@ -1,74 +1,49 @@
-"""The blocking client against the asynchronous one: what a call, and a row of a listing, costs more."""
+"""The blocking client beside the asynchronous one: what a call, and a row of a listing, costs more."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-
 from nex_async import Nex, blocking
 
-from .listing import _control
-from .measure import Comparison, interleave
-from .server import load_server
+from .calls import FIRST
+from .job import KEY, Job, Jobs, control
+from .measure import Way
 
-KEY = "sk-benchmark"
+SIZE = 500
 
 
-async def compare(
-    origin: str, *, count: int = 500, pages: int = 40, size: int = 500, slices: int = 25
-) -> AsyncIterator[Comparison]:
-    """Yield the comparison of single calls, of the rows of a listing, and of one that is read ahead."""
-    base = f"{origin}/api/developers"
-    total = pages * size
-    async with Nex(KEY, base_url=base) as theirs_nex:
-        with blocking.Nex(KEY, base_url=base) as nex:
+async def jobs(origin: str, *, full: bool) -> Jobs:
+    """Yield single calls, the rows of a listing, and those of one that is read ahead."""
+    count, pages, slices = (500, 40, 25) if full else (200, 10, 9)
+    total = pages * SIZE
+    await control(origin, page_size=SIZE, total=total)
+    async with Nex(KEY, base_url=origin) as awaited:
+        with blocking.Nex(KEY, base_url=origin) as nex:
 
             async def calls() -> None:
                 for index in range(count):
-                    nex.tasks.get(70_000_000_000_000_000 + index)
+                    nex.tasks.get(FIRST + index)
 
-            async def awaited() -> None:
+            async def awaited_calls() -> None:
                 for index in range(count):
-                    await theirs_nex.tasks.get(70_000_000_000_000_000 + index)
-
-            yield await interleave("blocking call", calls, awaited, units=count, slices=slices)
-            await _control(origin, page_size=size, total=total)
+                    await awaited.tasks.get(FIRST + index)
 
             async def rows() -> None:
-                assert sum(1 for _ in nex.records.list("company", limit=size)) == total
+                assert sum(1 for _ in nex.records.list("company", limit=SIZE)) == total
 
-            async def rows_awaited() -> None:
-                seen = 0
-                async for _ in theirs_nex.records.list("company", limit=size):
-                    seen += 1
-                assert seen == total
-
-            yield await interleave("blocking row of a listing", rows, rows_awaited, units=total, slices=slices)
+            async def awaited_rows() -> None:
+                assert len([row async for row in awaited.records.list("company", limit=SIZE)]) == total
 
             async def ahead() -> None:
-                with nex.records.list("company", limit=size).prefetch(8) as found:
+                with nex.records.list("company", limit=SIZE).prefetch(8) as found:
                     assert sum(1 for _ in found) == total
 
-            async def ahead_awaited() -> None:
-                seen = 0
-                async with theirs_nex.records.list("company", limit=size).prefetch(8) as found:
-                    async for _ in found:
-                        seen += 1
-                assert seen == total
+            async def awaited_ahead() -> None:
+                async with awaited.records.list("company", limit=SIZE).prefetch(8) as found:
+                    assert len([row async for row in found]) == total
 
-            yield await interleave("blocking row, read ahead", ahead, ahead_awaited, units=total, slices=slices)
-
-
-async def _main() -> None:
-    with load_server() as origin:
-        async for result in compare(origin):
-            for kind in ("cpu", "wall"):
-                result.kind = kind
-                print(
-                    f"{result.name:28} {kind:4} blocking {result.ours.low(kind) * 1e6:8.2f} us  "
-                    f"awaited {result.theirs.low(kind) * 1e6:8.2f} us  ratio {result.ratio:.3f} (median {result.median:.3f})"
-                )
-
-
-if __name__ == "__main__":
-    asyncio.run(_main())
+            for name, unit, ours, theirs, units in (
+                ("a blocking call", "call", calls, awaited_calls, count),
+                ("a listing that blocks", "record", rows, awaited_rows, total),
+                ("a listing that blocks, read ahead", "record", ahead, awaited_ahead, total),
+            ):
+                yield Job(name, unit, [Way("nex_async.blocking", ours, units), Way("nex-async", theirs, units)], slices)

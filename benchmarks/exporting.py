@@ -14,64 +14,18 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager
 from itertools import islice
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import aiohttp
 
 from nex_async import Nex
 
-from .measure import Comparison, interleave
-from .server import _Protocol, elsewhere, reply
+from .job import KEY, control
+from .measure import Way, interleave, ratio
+from .server import load_server
 
-KEY = "sk-benchmark"
-ATTRIBUTES = {
-    "name": "text", "domains": "domain", "industry": "text", "description": "text", "location": "location",
-    "employees": "number", "revenue": "currency", "linkedin": "url", "tags": "text", "is_public": "boolean",
-}  # fmt: skip
-SEVERAL = {"domains", "tags"}
 FORMATS = ("jsonl", "parquet")
-
-
-def _definition() -> bytes:
-    attributes = [
-        {"id": str(n), "slug": slug, "type": kind, "options": {"is_multi_value": slug in SEVERAL}}
-        for n, (slug, kind) in enumerate(ATTRIBUTES.items(), 70_000_000_000_000_101)
-    ]
-    return json.dumps({"id": "70000000000000003", "slug": "company", "type": "company", "attributes": attributes}).encode()
-
-
-class _Server(_Protocol):
-    definition = reply(_definition())
-
-    def answer(self, head: bytes, body: bytes) -> None:
-        if head.startswith(b"GET") and head.partition(b" HTTP/")[0].endswith(b"/objects/company"):
-            self.transport.write(self.definition)
-        else:
-            super().answer(head, body)
-
-
-def _serve(ready: Connection) -> None:
-    async def main() -> None:
-        server = await asyncio.get_running_loop().create_server(_Server, "127.0.0.1", 0)
-        ready.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    asyncio.run(main())
-
-
-def export_server() -> AbstractContextManager[str]:
-    """Run the load target, which also knows the definition of its object; the context's value is its origin."""
-    return elsewhere(_serve)
-
-
-async def _control(origin: str, **settings: float) -> None:
-    async with aiohttp.ClientSession() as session:
-        for name, value in settings.items():
-            async with session.get(f"{origin}/control/{name}/{value}") as response:
-                await response.read()
 
 
 async def _by_hand(session: aiohttp.ClientSession, url: str, to: Path, total: int, size: int, window: int) -> None:
@@ -103,9 +57,9 @@ async def compare(
     delay: float = 0.005,
     formats: tuple[str, ...] = FORMATS,
     slices: int = 5,
-) -> AsyncIterator[Comparison]:
+) -> AsyncIterator[tuple[str, Way, Way]]:
     """Yield the comparison of wall time for each format; its ratio is our time over theirs."""
-    await _control(origin, page_size=size, total=rows, delay=delay)
+    await control(origin, page_size=size, total=rows, delay=delay)
     url = f"{origin}/api/developers/v1/objects/company/records"
     raw = folder / "raw.bin"
     session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"})
@@ -121,8 +75,10 @@ async def compare(
                 await _by_hand(session, url, raw, rows, size, window)
 
             title = f"{rows} rows to {name}, {delay * 1000:g} ms a page, window {window}"
-            yield await interleave(title, ours, theirs, units=1, slices=slices, kind="wall")
-    await _control(origin, delay=0)
+            ways = (Way("nex-async", ours, 1), Way("by hand", theirs, 1))
+            await interleave(ways, slices=slices)
+            yield title, *ways
+    await control(origin, delay=0)
 
 
 async def stall(
@@ -133,7 +89,7 @@ async def stall(
     And the same of the processor time the loop's own thread took between two ticks: what is late beyond that waited for
     another thread or another process.
     """
-    await _control(origin, page_size=size, total=rows)
+    await control(origin, page_size=size, total=rows)
     late: list[float] = []
     worked: list[float] = []
 
@@ -162,7 +118,7 @@ async def growth(origin: str, folder: Path, name: str, *, counts: tuple[int, ...
     """Return the peak of resident memory in MiB after an export of so many rows each, the smaller first."""
     peaks = []
     for rows in counts:
-        await _control(origin, page_size=500, total=rows)
+        await control(origin, page_size=500, total=rows)
         code = (
             "import asyncio, sys, resource\nfrom nex_async import Nex\n"
             "async def main():\n"
@@ -178,12 +134,16 @@ async def growth(origin: str, folder: Path, name: str, *, counts: tuple[int, ...
 
 
 async def _main(full: bool) -> None:
-    with export_server() as origin, tempfile.TemporaryDirectory() as name:
+    with load_server() as origin, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for delay in (0.005, 0.0):
-            async for result in compare(origin, folder, delay=delay, formats=("jsonl", "parquet", "csv", "sqlite")):
-                ours, theirs = result.ours.low("wall"), result.theirs.low("wall")
-                print(f"{result.name:52} ours {ours:.3f} s  by hand {theirs:.3f} s  speed {1 / result.ratio:.2f} of theirs")
+            async for title, ours, theirs in compare(
+                origin, folder, delay=delay, formats=("jsonl", "parquet", "csv", "sqlite")
+            ):
+                seconds, compared = [way.low("wall") for way in (ours, theirs)], ratio(ours, theirs, "wall")
+                print(
+                    f"{title:52} ours {seconds[0]:.3f} s  by hand {seconds[1]:.3f} s  speed {1 / compared.low:.2f} of theirs"
+                )
         for kind in ("jsonl", "jsonl.gz", "csv", "sqlite", "parquet"):
             late, worked = (" / ".join(f"{each:.1f}" for each in some) for some in await stall(origin, folder, kind))
             print(

@@ -1,84 +1,98 @@
-"""How two ways are compared: sides interleaved in one process, CPU and wall time per slice, ratios of low percentiles.
+"""How ways are compared: sides interleaved in one process, CPU and wall time per slice, ratios slice by slice.
 
 Absolute times wander on shared machines; a ratio taken A B A B within seconds does not.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import statistics
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["cpu", "wall"]
 
 
 @dataclass
-class Side:
-    """What one way cost: per unit of work, one number for each slice."""
+class Way:
+    """One way to do a job: each call of `run` does `units` of work."""
 
-    cpu: list[float]
-    wall: list[float]
+    name: str
+    run: Callable[[], Awaitable[object]]
+    units: int
+    cpu: list[float] = field(default_factory=list)
+    wall: list[float] = field(default_factory=list)
 
-    def low(self, kind: str = "cpu") -> float:
-        """Return the tenth percentile: the cost when the neighbours are quiet."""
+    def note(self, cpu: float, wall: float) -> None:
+        """Keep what a slice took, in seconds."""
+        self.cpu.append(cpu / self.units)
+        self.wall.append(wall / self.units)
+
+    def median(self, kind: Kind) -> float:
+        """Return the median of seconds per unit."""
+        return statistics.median(getattr(self, kind))
+
+    def low(self, kind: Kind = "cpu") -> float:
+        """Return the tenth percentile of seconds per unit: the cost when the neighbours are quiet."""
         values = sorted(getattr(self, kind))
         return float(values[len(values) // 10])
 
 
-@dataclass
-class Comparison:
-    """Our way against another."""
+@dataclass(frozen=True)
+class Ratio:
+    """Ours over theirs: the median of the ratios slice by slice, their quartiles, and the ratio of tenth percentiles."""
 
-    name: str
-    ours: Side
-    theirs: Side
-    kind: str = "cpu"
+    median: float
+    lower: float
+    upper: float
+    low: float
 
-    @property
-    def ratio(self) -> float:
-        """Return ours over theirs, of the tenth percentiles."""
-        return self.ours.low(self.kind) / self.theirs.low(self.kind)
 
-    @property
-    def spread(self) -> tuple[float, float]:
-        """Return the quartiles of the ratios slice by slice."""
-        mine, other = getattr(self.ours, self.kind), getattr(self.theirs, self.kind)
-        ratios = sorted(a / b for a, b in zip(mine, other, strict=True))
-        return ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]
-
-    @property
-    def median(self) -> float:
-        """Return the median of the ratios slice by slice."""
-        mine, other = getattr(self.ours, self.kind), getattr(self.theirs, self.kind)
-        return statistics.median(a / b for a, b in zip(mine, other, strict=True))
+def ratio(ours: Way, theirs: Way, kind: Kind) -> Ratio:
+    """Return how two ways compare that were measured together."""
+    pairs = zip(getattr(ours, kind), getattr(theirs, kind), strict=True)
+    ratios = sorted(a / b for a, b in pairs)
+    quarter = len(ratios) // 4
+    return Ratio(statistics.median(ratios), ratios[quarter], ratios[-1 - quarter], ours.low(kind) / theirs.low(kind))
 
 
 def prime() -> None:
-    """Make the allocator's behaviour the same for both sides: see that receive buffers cost no page faults."""
+    """Make the allocator's behaviour the same for all: see that receive buffers cost no page faults."""
     block = bytearray(8 << 20)
     del block
 
 
-async def interleave(
-    name: str,
-    ours: Callable[[], Awaitable[object]],
-    theirs: Callable[[], Awaitable[object]],
-    *,
-    units: int,
-    slices: int = 25,
-    kind: str = "cpu",
-) -> Comparison:
-    """Run both ways in turn and return what they cost; each call of a way does `units` of work."""
+async def interleave(ways: Sequence[Way], *, slices: int) -> None:
+    """Run all ways in turn, so many times, and note in each what its slices cost."""
     prime()
-    sides = (Side([], []), Side([], []))
-    for way in (ours, theirs, ours, theirs):
-        await way()
+    for way in (*ways, *ways):
+        await way.run()
     for turn in range(slices):
-        order = ((0, ours), (1, theirs)) if turn % 2 == 0 else ((1, theirs), (0, ours))
-        for index, way in order:
+        for way in _order(ways, turn):
             gc.collect()
             cpu, wall = time.process_time(), time.perf_counter()
-            await way()
-            sides[index].cpu.append((time.process_time() - cpu) / units)
-            sides[index].wall.append((time.perf_counter() - wall) / units)
-    return Comparison(name, *sides, kind=kind)
+            await way.run()
+            way.note(time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def alternate(ways: Sequence[tuple[asyncio.AbstractEventLoop, Way]], *, slices: int) -> None:
+    """Run ways that live in loops of their own in turn, as `interleave` does in one loop."""
+    prime()
+    for loop, way in (*ways, *ways):
+        loop.run_until_complete(way.run())
+    for turn in range(slices):
+        for loop, way in _order(ways, turn):
+            gc.collect()
+            cpu, wall = time.process_time(), time.perf_counter()
+            loop.run_until_complete(way.run())
+            way.note(time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def _order(ways: Sequence, turn: int) -> list:  # type: ignore[type-arg]
+    """Return the ways, each turn beginning with another and going the other way round."""
+    first = turn % len(ways)
+    turned = [*ways[first:], *ways[:first]]
+    return turned if turn % 2 == 0 else turned[::-1]

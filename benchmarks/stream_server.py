@@ -1,8 +1,5 @@
 """The load target of the feeds: a process of its own that writes event streams from memory as fast as they are taken.
 
-`GET /blast/{framing}/{count}/{size}` is a stream of that many events of that many bytes, and ends: `chunked`, with a chunk
-for each event, as servers of events send them, or `plain`, with a length, which costs a reader next to nothing.
-
 Under the base paths `/flood/{count}`, `/quick/{count}` and `/pace/{count}/{rate}` lies a small Nex: `v1/insights/stream`
 greets, replays twenty insights, then brings `count` new ones, each in a batch of its own; `v1/insights` lists what was
 written so far, the same contents with ids. `quick` does not wait; `flood` and `pace` begin when the list has been read since
@@ -13,19 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 import time
 from array import array
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime, timedelta, timezone
 from email.utils import formatdate
-from functools import lru_cache
 from multiprocessing.connection import Connection
 from urllib.parse import parse_qs, urlsplit
 
-from .server import elsewhere
+from .server import elsewhere, last_core
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 STEP = timedelta(milliseconds=10)
@@ -35,27 +29,9 @@ _PIECE = 256 * 1024
 _PADDING = "Ordered twelve presses for the new plant, wants them before the autumn fair, asks for a second quote. "
 
 
-_FRAME = b'event: insight.batch.created\ndata: {"insight_count":1,"content":"%07d %s"}\n\n'
-
-
-@lru_cache(maxsize=4)
-def blast(framing: str, count: int, size: int) -> bytes:
-    """Return a reply of so many events of so many bytes, no two alike."""
-    padding = _padding(size - len(_FRAME % (0, b"")))
-    frames = [_FRAME % (number, padding) for number in range(count)]
-    date = datetime(2026, 3, 1, 8, tzinfo=timezone.utc)
-    if framing == "plain":
-        return _head("text/event-stream", date, sum(map(len, frames))) + b"".join(frames)
-    return _head("text/event-stream", date) + b"".join(map(chunk, frames)) + chunk(b"")
-
-
 def chunk(content: bytes) -> bytes:
     """Return a chunk of a chunked reply; an empty one ends it."""
     return b"%x\r\n%s\r\n" % (len(content), content)
-
-
-def _padding(size: int) -> bytes:
-    return (_PADDING * (size // len(_PADDING) + 1))[: max(size, 0)].encode()
 
 
 def _stamp(moment: datetime) -> str:
@@ -155,9 +131,6 @@ class Server:
         """Write the reply."""
         base, _, rest = path.partition("/v1/insights")
         kind, *numbers = base.strip("/").split("/")
-        if kind == "blast":
-            await _write(writer, blast(numbers[0], int(numbers[1]), int(numbers[2])))
-            return
         if rest == "/stream":
             writer.write(_head("text/event-stream", self.start))
             await self.tell(base, kind, [int(number) for number in numbers], writer)
@@ -218,8 +191,7 @@ async def _write(writer: asyncio.StreamWriter, content: bytes) -> None:
 
 
 def _serve(ready: Connection) -> None:
-    if sys.platform == "linux":
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    last_core()
 
     async def main() -> None:
         server = await asyncio.start_server(Server().serve, "127.0.0.1", 0)

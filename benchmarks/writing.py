@@ -1,13 +1,16 @@
-"""Many rows in: `upsert_many` against a bare aiohttp pool of fixed workers."""
+"""Many rows in: `upsert_many` against a bare aiohttp pool of fixed workers.
+
+`python -m benchmarks.writing` writes a million of them, and looks at memory.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import itertools
-import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,11 @@ import psutil
 from nex_async import Nex, Progress, SessionPool
 from nex_async.models import Record
 
-from .measure import Comparison, interleave
+from .job import KEY, Job, Jobs
+from .measure import Way
+from .raw_client import RawClient
 from .server import load_server
 
-KEY = "sk-benchmark-0000000000000000"
 _numbers = itertools.count()
 
 
@@ -55,48 +59,64 @@ async def bare(session: aiohttp.ClientSession, url: str, count: int, concurrency
     await asyncio.gather(*(work() for _ in range(concurrency)))
 
 
-async def upserts(
-    origin: str, *, concurrency: int, delay: float, count: int, slices: int, kind: str, journal: bool = True
-) -> Comparison:
-    """Compare the same rows written both ways; ours with a journal, ordering by key, limiter and outcomes."""
-    url = f"{origin}/v1/objects/company"
-    with tempfile.TemporaryDirectory() as folder:
-        async with (
-            SessionPool(max_connections=max(100, concurrency)) as pool,
-            Nex(KEY, base_url=origin, pool=pool) as nex,
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=max(100, concurrency)), headers={"Authorization": f"Bearer {KEY}"}
-            ) as session,
-        ):
-            await session.get(f"{origin}/control/delay/{delay}")
-            runs = itertools.count()
+async def by_limit(client: RawClient, path: str, count: int, concurrency: int) -> None:
+    """The limit: raw connections that check nothing, and the same encoding and decoding."""
+    source = rows(count)
+    encode, decode = msgspec.json.encode, msgspec.json.Decoder(Record).decode
 
-            async def ours() -> None:
-                kept: Any = {"journal": Path(folder) / f"{next(runs)}.db"} if journal else {}
-                run = nex.records.upsert_many(
-                    "company", rows(count), match_on="domains", concurrency=concurrency, check=False, **kept
-                )
-                report = await run
-                assert report.ok, report
-                assert report.rows == count, report
+    async def work() -> None:
+        for row in source:
+            decode(await client.send("PUT", path, encode({"matching_attribute": "domains", "attributes": row})))
 
-            async def theirs() -> None:
-                await bare(session, url, count, concurrency)
-
-            name = f"upserts, concurrency {concurrency}, {delay * 1000:.0f} ms{'' if journal else ', no journal'}"
-            result = await interleave(name, ours, theirs, units=count, slices=slices, kind=kind)
-            await session.get(f"{origin}/control/delay/0")
-            return result
+    await asyncio.gather(*(work() for _ in range(concurrency)))
 
 
-async def compare(origin: str) -> list[Comparison]:
-    """Run all comparisons."""
-    return [
-        await upserts(origin, concurrency=50, delay=0, count=10_000, slices=9, kind="cpu"),
-        await upserts(origin, concurrency=50, delay=0, count=10_000, slices=9, kind="cpu", journal=False),
-        await upserts(origin, concurrency=50, delay=0.02, count=5_000, slices=7, kind="wall"),
-        await upserts(origin, concurrency=200, delay=0.02, count=10_000, slices=5, kind="wall"),
+async def jobs(origin: str, *, full: bool) -> Jobs:
+    """Yield rows without delay, with and without a journal, then with 20 ms a row."""
+    count = 10_000 if full else 2_000
+    slices = 11 if full else 5
+    for concurrency, delay, journal, slower in ((50, 0, True, 1), (50, 0, False, 1), (50, 20, True, 2), (200, 20, True, 1)):
+        async with AsyncExitStack() as stack:
+            yield await _job(stack, origin, concurrency, delay, journal, count // slower, slices)
+
+
+async def _job(
+    stack: AsyncExitStack, origin: str, concurrency: int, delay: int, journal: bool, count: int, slices: int
+) -> Job:
+    base = f"{origin}/after/{delay}" if delay else origin
+    most = max(100, concurrency)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    pool = await stack.enter_async_context(SessionPool(max_connections=most))
+    nex = await stack.enter_async_context(Nex(KEY, base_url=base, pool=pool))
+    connector = aiohttp.TCPConnector(limit=most)
+    session = await stack.enter_async_context(
+        aiohttp.ClientSession(connector=connector, headers={"Authorization": f"Bearer {KEY}"})
+    )
+    raw = RawClient(origin, KEY)
+    stack.push_async_callback(raw.aclose)
+    runs = itertools.count()
+
+    async def ours() -> None:
+        kept: Any = {"journal": folder / f"{next(runs)}.db"} if journal else {}
+        report = await nex.records.upsert_many(
+            "company", rows(count), match_on="domains", concurrency=concurrency, check=False, **kept
+        )
+        if not report.ok or report.rows != count:
+            raise RuntimeError(str(report))
+
+    async def theirs() -> None:
+        await bare(session, f"{base}/v1/objects/company", count, concurrency)
+
+    async def limit() -> None:
+        await by_limit(raw, f"{base[len(origin) :]}/v1/objects/company", count, concurrency)
+
+    name = f"upserts, concurrency {concurrency}, {delay} ms{'' if journal else ', no journal'}"
+    ways = [
+        Way("nex-async", ours, count),
+        Way("aiohttp, fixed workers", theirs, count),
+        Way("protocol by hand (the limit)", limit, count),
     ]
+    return Job(name, "row", ways, slices, headline="wall" if delay else "cpu")
 
 
 async def growth(origin: str, count: int) -> None:
@@ -119,24 +139,8 @@ async def growth(origin: str, count: int) -> None:
     print("  ".join(f"{done}: {mebibytes:.1f} MiB" for done, mebibytes in marks))
 
 
-def main() -> None:
-    """Print what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="also write a million rows, and look at memory")
-    arguments = parser.parse_args()
-    with load_server() as origin:
-        for comparison in asyncio.run(compare(origin)):
-            low, high = comparison.spread
-            unit = 1e6
-            print(
-                f"{comparison.name:45s} {comparison.kind:4s} {comparison.ours.low(comparison.kind) * unit:7.1f} us/row "
-                f"against {comparison.theirs.low(comparison.kind) * unit:7.1f}: {comparison.ratio:.3f} "
-                f"(median {comparison.median:.3f}, quartiles {low:.3f} to {high:.3f})"
-            )
-            sys.stdout.flush()
-        if arguments.full:
-            asyncio.run(growth(origin, 1_000_000))
-
-
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    with load_server() as origin:
+        asyncio.run(growth(origin, parser.parse_args().rows))
