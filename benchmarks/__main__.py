@@ -20,7 +20,8 @@ from .server import load_server
 from .stream_server import stream_server
 
 JOBS = {
-    "calls": calls.jobs, "blocking": blocking.jobs, "decoding": decoding.jobs, "listing": listing.jobs, "writing": writing.jobs, "events": events.jobs,
+    "calls": calls.jobs, "blocking": blocking.jobs, "decoding": decoding.jobs, "listing": listing.jobs,
+    "writing": writing.jobs, "events": events.jobs,
 }  # fmt: skip
 
 
