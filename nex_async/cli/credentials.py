@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from pathlib import Path
@@ -43,8 +44,7 @@ def _keyring() -> Any:
     """Return the keyring, None where there is none that keeps secrets."""
     if importlib.util.find_spec("keyring") is None:
         return None
-    import keyring
-
+    keyring: Any = importlib.import_module("keyring")
     return keyring if getattr(keyring.get_keyring(), "priority", 0) >= 1 else None
 
 

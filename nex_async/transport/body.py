@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 import aiohttp
 
 from ..errors import BodyTooLarge, BodyTruncated, ProtocolError
 
+if TYPE_CHECKING:
+    from .lean import Received
+
 __all__ = ["inflate", "read_body", "read_error"]
+
+Incoming: TypeAlias = "aiohttp.ClientResponse | Received"
+"""A reply whose head has come, on whichever way."""
 
 _INLINE = 1 << 20
 """Up to this many bytes are decompressed on the loop (2 to 4 ms); more goes to a thread."""
 _INLINE_COMPRESSED = 256 * 1024
 _ERROR_WAIT = 5.0
 """So many seconds are given to the body of an error, whose status is known."""
-
-
-class Incoming(Protocol):
-    """A reply whose head has come."""
-
-    status: int
-    content: aiohttp.StreamReader
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers, whatever the case of their names."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the connection, which is not used again unless the reply was read to its end."""
 
 
 async def read_body(response: Incoming, cap: int) -> bytes:
