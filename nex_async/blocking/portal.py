@@ -227,10 +227,10 @@ class _Call(Generic[T]):
     __slots__ = ("error", "inbox", "is_over", "is_sent", "task", "value", "work")
 
     def __init__(self, work: Callable[[], Awaitable[T]], inbox: Inbox) -> None:
-        self.work = work
-        self.inbox = inbox
-        self.is_sent = False
-        self.is_over = False
+        self.work: Callable[[], Awaitable[T]] = work
+        self.inbox: Inbox = inbox
+        self.is_sent: bool = False
+        self.is_over: bool = False
         self.task: asyncio.Task[None] | None = None
         self.value: T
         self.error: BaseException | None = None

@@ -67,8 +67,8 @@ class Output:
     """
 
     def __init__(self, format: str | None, limit: int | None = _LIMIT, columns: Sequence[str] | None = None) -> None:
-        self.format = format or ("table" if sys.stdout.isatty() else "jsonl")
-        self.limit = limit
+        self.format: str = format or ("table" if sys.stdout.isatty() else "jsonl")
+        self.limit: int | None = limit
         self._columns = columns
 
     async def listing(self, pager: Pager[Any], columns: Sequence[str] = ()) -> int:

@@ -64,9 +64,9 @@ class Received:
 
     def __init__(self, lease: Lease, status: int, headers: Mapping[str, str], content: aiohttp.StreamReader) -> None:
         self._lease: Lease | None = lease
-        self.status = status
-        self.headers = headers
-        self.content = content
+        self.status: int = status
+        self.headers: Mapping[str, str] = headers
+        self.content: aiohttp.StreamReader = content
 
     def close(self) -> None:
         """Let go of the connection: back to the pool when the reply was read to its end, else closed."""
