@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import resource
 import subprocess
 import sys
 
@@ -39,12 +39,12 @@ def statements(origin: str) -> dict[str, str]:
 
 
 def _cpu(statement: str) -> float:
-    before = os.times()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", statement], check=False, capture_output=True)
     if done.returncode:
         raise RuntimeError(done.stderr.decode()[-300:])
-    after = os.times()
-    return (after.children_user - before.children_user) + (after.children_system - before.children_system)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def cost(origin: str, rounds: int = 3) -> dict[str, float | None]:
