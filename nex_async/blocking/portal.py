@@ -205,7 +205,8 @@ class Portal:
         except BaseException as error:
             self._error = error
             if not self._stopping:  # at the end of the interpreter, asyncio may not start the thread that ends its others
-                _log.exception("the event loop of the blocking clients was ended by an error")
+                fields = {"nex_error": type(error).__name__}
+                _log.exception("the event loop of the blocking clients was ended by an error", extra=fields)
         finally:
             main.close()
             self.ended = True

@@ -20,6 +20,7 @@ from aiohttp.connector import Connection as Lease
 from multidict import CIMultiDict
 from yarl import URL
 
+from .._logfields import fields_of
 from ..errors import printable
 from .connection import Connection
 from .wire import Request
@@ -174,9 +175,8 @@ def unfit() -> str | None:
         _rehearse()
     except Exception as error:
         reason = f"{type(error).__name__}: {printable(str(error))}"
-        _log.warning(
-            "calls go through aiohttp's ClientSession, which costs more: this aiohttp has another shape (%s)", reason
-        )
+        template = "calls go through aiohttp's ClientSession, which costs more: this aiohttp has another shape (%s)"
+        _log.warning(template, reason, extra=fields_of(error))
         return reason
     return None
 
