@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from .output import Output, output_option
-from .running import AUTH, Problem, execute
+from .problem import AUTH, Problem
+from .running import execute
 
 if TYPE_CHECKING:
     from ..config import Secret

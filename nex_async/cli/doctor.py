@@ -15,7 +15,8 @@ import click
 
 from .auth import shown
 from .output import Output, output_option
-from .running import AUTH, FAILED, Session, one_line, session_options
+from .problem import AUTH, FAILED, one_line
+from .running import Session, session_options
 
 if TYPE_CHECKING:
     from ..client import Nex

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .running import PARTLY, Session, session_options
+from .problem import PARTLY
+from .running import Session, session_options
 
 if TYPE_CHECKING:
     from ..bulk.export import ExportReport

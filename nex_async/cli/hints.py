@@ -26,7 +26,7 @@ from ..errors import (
     TransportError,
 )
 from ..routes import BY_NAME
-from .running import AUTH, FAILED, USAGE
+from .problem import AUTH, FAILED, USAGE
 
 if TYPE_CHECKING:
     from ..client import Nex

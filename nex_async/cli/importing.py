@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .running import FAILED, PARTLY, Session, session_options
+from .problem import FAILED, PARTLY
+from .running import Session, session_options
 
 if TYPE_CHECKING:
     from ..bulk.progress import OnProgress

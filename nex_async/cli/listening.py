@@ -17,7 +17,7 @@ from ..errors import SinkUnavailable, printable
 from ..feeds.events import Closed, Connected, Degraded, Gap, InsightEvent, Reconnecting, Recovered
 from ..sinks.forwarding import forward
 from ..sinks.message import encode
-from .running import Problem
+from .problem import Problem
 
 if TYPE_CHECKING:
     from ..feeds.insights import InsightFeed

@@ -77,7 +77,7 @@ class Output:
         `columns` are those of a table, unless the user has chosen; empty ones are left out. JSON Lines are printed page by
         page, so that a listing without end takes no memory.
         """
-        from .running import PARTLY
+        from .problem import PARTLY
 
         rows: list[Row] = []
         bad = 0

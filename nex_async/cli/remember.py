@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .output import Output, output_option, plain
-from .running import FAILED, PARTLY, Problem, Session, one_line, session_options
+from .problem import FAILED, PARTLY, Problem, one_line
+from .running import Session, session_options
 from .texts import standard_input, text_of_file
 
 if TYPE_CHECKING:

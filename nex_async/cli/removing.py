@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import click
 
 from .output import Output
-from .running import FAILED, PARTLY, one_line
+from .problem import FAILED, PARTLY, one_line
 
 __all__ = ["remove"]
 

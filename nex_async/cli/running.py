@@ -14,36 +14,16 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import click
 
+from .problem import AUTH, Problem, one_line
+
 if TYPE_CHECKING:
     from ..client import Nex
 
-__all__ = ["AUTH", "FAILED", "PARTLY", "Problem", "Session", "confirmed", "session_options"]
+__all__ = ["Session", "confirmed", "execute", "problem_of", "session_options"]
 
 Command: TypeAlias = "Callable[..., Any]"
 Work: TypeAlias = "Callable[[Nex], Coroutine[Any, Any, int | None]]"
 """What a command does with a client; returns the exit status, None for 0."""
-
-FAILED, USAGE, AUTH, PARTLY = 1, 2, 3, 4
-
-
-class Problem(click.ClickException):
-    """Something that keeps a command from its end: what it is, what to do next, and the exit status."""
-
-    def __init__(self, message: str, hint: str = "", status: int = FAILED) -> None:
-        super().__init__(message)
-        self.hint = hint
-        self.status = status
-
-    @property
-    def exit_code(self) -> int:  # type: ignore[override]
-        """The exit status, as click asks for it."""
-        return self.status
-
-    def show(self, file: Any = None) -> None:
-        """Print the two lines."""
-        click.echo(f"Error: {self.format_message()}", err=True)
-        if self.hint:
-            click.echo(f"Hint: {self.hint}", err=True)
 
 
 @dataclass(frozen=True)
@@ -172,15 +152,3 @@ def problem_of(error: Exception) -> Problem:
     from .hints import for_error, status_of
 
     return Problem(one_line(error), for_error(error), status_of(error))
-
-
-_PYTHON = {"force=True": "--no-resume", "give a job_id": "give --job-id", "resume=False": "--no-resume"}
-"""What messages advise a program to do, and what that is called here."""
-
-
-def one_line(error: Exception) -> str:
-    """Return the message of an error, on one line, with the names that things have at the command line."""
-    text = " ".join(str(error).split())
-    for python, here in _PYTHON.items():
-        text = text.replace(python, here)
-    return text

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from .output import Output, listing_options, plain
-from .running import PARTLY, Session, session_options
+from .problem import PARTLY
+from .running import Session, session_options
 
 if TYPE_CHECKING:
     from ..client import Nex

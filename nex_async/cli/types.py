@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .running import FAILED, Problem, Session, session_options
+from .problem import FAILED, Problem
+from .running import Session, session_options
 
 if TYPE_CHECKING:
     from ..client import Nex
