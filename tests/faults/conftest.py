@@ -1,6 +1,6 @@
 """The rows of the network, of HTTP and of the runtime hold on both ways a call can take.
 
-The suite takes the lean path; with `NEX_ASYNC_BOTH_WAYS=1`, as in the session `debug`, each row runs on both.
+The suite takes the lean path; with `NEX_ASYNC_BOTH_WAYS=1`, as in CI, each row runs on both.
 """
 
 from __future__ import annotations
