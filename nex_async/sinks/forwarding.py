@@ -57,10 +57,10 @@ async def forward(
     has confirmed it. Batches hold what comes within `linger` seconds of the first insight, `max_batch` at most. A write that
     fails in passing, or takes longer than `timeout` seconds, is repeated after a pause that doubles up to 30 seconds, with
     jitter; meanwhile the feed is held back once `maxsize` insights wait (with a checkpoint they wait in its file). After
-    `patience` seconds without success, and at the first failure once the feed was stopped, that failure is raised; the feed
-    has its insights still. `on_error` is for what the sink will never take: `stop` raises, `log` and a function of the event
-    and the error (async or not: your dead letters) leave out that one insight. `on_signal` is called with what the feed
-    tells of itself.
+    `patience` seconds without success, and at the first failure once the feed was stopped, that failure is raised; with a
+    checkpoint, what was not written comes again. `on_error` is for what the sink will never take: `stop` raises, `log` and a
+    function of the event and the error (async or not: your dead letters) leave out that one insight. `on_signal` is called
+    with what the feed tells of itself.
 
     Give each sink a feed of its own: they share one connection. Raises what ended the feed, and what the sink raised.
     """

@@ -110,6 +110,7 @@ def check(found: list[InsightEvent], texts: Texts) -> None:
     assert set(contents) == set(texts.created)
 
 
+@pytest.mark.timeout(60 + 10 * KILLS)
 async def test_redis_survives_kills(
     redis_server: Server, redis: Redis, emulator: Emulator, texts: Texts, tmp_path: Path
 ) -> None:
@@ -123,6 +124,7 @@ async def test_redis_survives_kills(
     check([decode(fields[b"message"]) for _, fields in await redis.xrange("nex:insights")], texts)
 
 
+@pytest.mark.timeout(60 + 10 * KILLS)
 async def test_nats_survives_kills(
     nats_server: Server, nats: Client, emulator: Emulator, texts: Texts, tmp_path: Path
 ) -> None:
