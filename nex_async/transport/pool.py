@@ -183,6 +183,7 @@ class _ConnectionSet:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pool: SessionPool) -> None:
         self.loop = loop
+        self.closed = False
         self.in_flight = 0
         self.sweeper: Sweeper = Sweeper(loop)
         self.limit: int = pool.max_connections
@@ -238,6 +239,7 @@ class _ConnectionSet:
         await session.close()
 
     async def close(self) -> None:
+        self.closed = True
         self.sweeper.close()
         for session in list(self._sessions):
             await self.close_session(session)
@@ -334,6 +336,8 @@ class Binding:
     async def exchange(self, request: Request, timeout: aiohttp.ClientTimeout) -> Reply:
         """Send one request and return its complete reply. Raises `TransportError` or `DeadlineExceeded`."""
         tenant, connections = self.tenant, self.connections
+        if connections.closed:
+            raise ClientClosed("the client was closed during the call")
         headers = request.headers
         body = request.body
         data: bytes | io.BytesIO | None = body
@@ -387,6 +391,8 @@ class Binding:
             connections.in_flight -= 1
         if response is not None:
             response.close()
+        if connections.closed:  # which is what broke the connection
+            failure = ClientClosed("the client was closed during the call")
         raise failure from None
 
     async def open_stream(self, request: Request, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:

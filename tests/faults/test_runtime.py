@@ -509,7 +509,10 @@ async def test_r07_closing_a_shared_pool_ends_calls(backend: Backend) -> None:
     await until(lambda: len(backend.log) == 3)
     await pool.aclose()
     await asyncio.wait([task])
-    assert isinstance(task.exception(), ClientClosed)
+    error = task.exception()
+    assert isinstance(error, ClientClosed)
+    assert len(error.attempts) == 1, "a pool that was closed was asked once more"
+    assert backend.connections == 1
     with pytest.raises(ClientClosed):
         await two.tasks.get(3)
     await two.aclose()

@@ -65,6 +65,7 @@ class Backend:
         task = asyncio.ensure_future(self._serve(self.connections, reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())  # also when it was cancelled before it began
 
     async def _serve(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -79,7 +80,6 @@ class Backend:
             pass
         finally:
             self.open -= 1
-            writer.transport.abort()
 
     async def _answer(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if target.endswith("/stream"):
