@@ -22,6 +22,12 @@ from .harness.canary import KEY, ErrorWatch, LogWatch
 _ENVIRONMENT = ("NEX_API_KEY", "NEX_API_BASE_URL", "NEX_DEV_URL", "NEX_BASE_DIR")
 
 
+def pytest_collection_finish() -> None:
+    """Take what importing the suite made out of the collector's sight: it is collected after each test, and stays cheap."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _log_watch() -> Iterator[LogWatch]:
     """Watch every log record of the suite, at DEBUG, for the key."""
