@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from . import models
@@ -64,17 +65,11 @@ class Route(Generic[T]):
 
 
 def _one(kind: type[T]) -> Callable[[bytes], T]:
-    def read(data: bytes) -> T:
-        return decode(kind, data)
-
-    return read
+    return partial(decode, kind)
 
 
 def _many(kind: type[T]) -> Callable[[bytes], Rows[T]]:
-    def read(data: bytes) -> Rows[T]:
-        return decode_rows(kind, data)
-
-    return read
+    return partial(decode_rows, kind)
 
 
 _object, _objects = _one(models.Object), _many(models.Object)

@@ -13,7 +13,7 @@ from ..transport.pool import SessionPool
 from ..transport.state import running_loop
 
 if TYPE_CHECKING:
-    from ..transport.pool import _ConnectionSet
+    from ..transport.pool import ConnectionSet
 
 __all__ = ["LoopBoundPool", "close"]
 
@@ -30,9 +30,9 @@ class LoopBoundPool(SessionPool):
 
     def __init__(self) -> None:
         super().__init__()
-        self._ends: dict[_ConnectionSet, AsyncGenerator[None, None]] = {}
+        self._ends: dict[ConnectionSet, AsyncGenerator[None, None]] = {}
 
-    def connections(self) -> _ConnectionSet:
+    def connections(self) -> ConnectionSet:
         """Return the connections of the running loop."""
         found = super().connections()
         if found not in self._ends:
@@ -50,7 +50,7 @@ class LoopBoundPool(SessionPool):
         self._ends.clear()
 
 
-async def _until_the_end(connections: _ConnectionSet) -> AsyncGenerator[None, None]:
+async def _until_the_end(connections: ConnectionSet) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
@@ -59,7 +59,7 @@ async def _until_the_end(connections: _ConnectionSet) -> AsyncGenerator[None, No
             await asyncio.sleep(0)
 
 
-def _close(connections: _ConnectionSet, end: AsyncGenerator[None, None]) -> None:
+def _close(connections: ConnectionSet, end: AsyncGenerator[None, None]) -> None:
     loop = connections.loop
     if loop.is_closed() or running_loop() is not None:  # inside a coroutine nothing can be waited for
         connections.drop()

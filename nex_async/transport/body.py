@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 import aiohttp
@@ -13,7 +14,7 @@ from ..errors import BodyTooLarge, BodyTruncated, ProtocolError
 if TYPE_CHECKING:
     from .lean import Received
 
-__all__ = ["inflate", "read_body", "read_error"]
+__all__ = ["inflate", "read_body", "read_error", "too_large", "unpacked"]
 
 Incoming: TypeAlias = "aiohttp.ClientResponse | Received"
 """A reply whose head has come, on whichever way."""
@@ -31,7 +32,12 @@ async def read_body(response: Incoming, cap: int) -> bytes:
     body = await content.readany()
     if not content.at_eof() or len(body) > cap:
         body = await _rest(response, body, cap)
-    encoding = response.headers.get("Content-Encoding")
+    return await unpacked(response.headers, body, cap)
+
+
+async def unpacked(headers: Mapping[str, str], body: bytes, cap: int) -> bytes:
+    """Return a whole body decompressed. Raises `BodyTooLarge`, `BodyTruncated`, `ProtocolError`."""
+    encoding = headers.get("Content-Encoding")
     if encoding is None or not body:
         return body
     return await _decompress(encoding.strip().lower(), body, cap)
@@ -46,7 +52,12 @@ async def _rest(response: Incoming, first: bytes, cap: int) -> bytes:
         chunks.append(chunk)
         size += len(chunk)
     response.close()
-    raise BodyTooLarge(f"the reply is larger than {cap} bytes", sent="yes")
+    raise too_large(cap)
+
+
+def too_large(cap: int) -> BodyTooLarge:
+    """Return the error of a reply of more than `cap` bytes."""
+    return BodyTooLarge(f"the reply is larger than {cap} bytes", sent="yes")
 
 
 async def _decompress(encoding: str, body: bytes, cap: int) -> bytes:

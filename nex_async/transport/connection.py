@@ -12,6 +12,8 @@ from math import inf
 from aiohttp.client_exceptions import ClientPayloadError
 from aiohttp.client_proto import ResponseHandler
 
+from .sweeper import clock_of
+
 __all__ = ["Connection"]
 
 
@@ -23,13 +25,18 @@ class Connection(ResponseHandler):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
+        self._clock = clock_of(loop)
         self._silent_until = inf
+        self._fires_at = inf
+        self.heard: float = 0.0
+        """When something was last heard, or asked; the loop's time."""
 
     def is_connected(self) -> bool:
         """Return whether the connection can be used: not once its server has sent what nobody asked for."""
         if self._buffer:
             self.close()
-        return super().is_connected()
+        transport = self.transport
+        return transport is not None and not transport.is_closing()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Note the end; a body that is waited for learns of it, also when its framing was what ended the connection."""
@@ -44,25 +51,31 @@ class Connection(ResponseHandler):
             super().resume_reading(resume_parser)
 
     def _reschedule_timeout(self) -> None:
+        self.heard = now = self._clock()
         timeout = self._read_timeout
         if not timeout:
             self._silent_until = inf
             return
-        self._silent_until = until = self._loop.time() + timeout
-        handle = self._read_timeout_handle
-        if handle is None or until < handle.when():
-            if handle is not None:
-                handle.cancel()
-            self._read_timeout_handle = self._loop.call_at(until, self._check_silence)
+        self._silent_until = until = now + timeout
+        if until < self._fires_at:
+            self._fire_at(until)
+
+    def _fire_at(self, moment: float) -> None:
+        if self._read_timeout_handle is not None:
+            self._read_timeout_handle.cancel()
+        self._fires_at = moment
+        self._read_timeout_handle = self._loop.call_at(moment, self._check_silence)
 
     def _drop_timeout(self) -> None:
         self._silent_until = inf
         if self.transport is None or self._connection_lost_called:
+            self._fires_at = inf
             super()._drop_timeout()
 
     def _check_silence(self) -> None:
         self._read_timeout_handle = None
+        self._fires_at = inf
         if self._silent_until <= self._loop.time():
             self._on_read_timeout()
         elif self._silent_until < inf:
-            self._read_timeout_handle = self._loop.call_at(self._silent_until, self._check_silence)
+            self._fire_at(self._silent_until)

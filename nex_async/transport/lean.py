@@ -9,27 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import logging
-from collections.abc import Mapping
-from typing import Any, NoReturn, cast
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import aiohttp
 from aiohttp.client_reqrep import ClientRequest
-from aiohttp.connector import Connection as Lease
+from aiohttp.streams import StreamReader
 from multidict import CIMultiDict
 from yarl import URL
 
 from .._logfields import fields_of
-from ..errors import printable
+from ..errors import ClientClosed, ConfigError, NexError, Phase, printable
+from .body import read_body, read_error, too_large, unpacked
 from .connection import Connection
-from .wire import Request
+from .faults import AIOHTTP_FAILURES, failure_of
+from .idle import IdleConnections
+from .limiter import KeyState
+from .session import CLOSED, STREAMED, SessionPath
+from .wire import MAX_ERROR_BODY, Reply, Request
+
+if TYPE_CHECKING:
+    from .pool import ConnectionSet
 
 __all__ = ["LeanPath", "Received", "unfit"]
 
 _log = logging.getLogger("nex_async.pool")
 
 _READ_BUFFER = 1 << 20
+_EXACT = 1e12
+"""aiohttp rounds timeouts above its threshold up to whole seconds; ours are exact."""
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -59,97 +68,178 @@ class _Head(bytes):
 
 
 class Received:
-    """A reply whose head has come: what `body` needs of it."""
+    """A reply whose head has come and whose body has not: what `body` needs of it."""
 
-    __slots__ = ("_lease", "content", "headers", "status")
+    __slots__ = ("_let_go", "content", "headers", "status")
 
-    def __init__(self, lease: Lease, status: int, headers: Mapping[str, str], content: aiohttp.StreamReader) -> None:
-        self._lease: Lease | None = lease
+    def __init__(
+        self, status: int, headers: Mapping[str, str], content: aiohttp.StreamReader, let_go: Callable[[], None]
+    ) -> None:
         self.status: int = status
         self.headers: Mapping[str, str] = headers
         self.content: aiohttp.StreamReader = content
+        self._let_go = let_go
 
     def close(self) -> None:
-        """Let go of the connection: back to the pool when the reply was read to its end, else closed."""
-        lease, self._lease = self._lease, None
-        if lease is None:
-            return
-        if self.content.is_eof():
-            lease.release()
-        else:
-            lease.close()
+        """Let go of the connection: kept when the reply was read to its end, else closed."""
+        self._let_go()
 
 
 class LeanPath:
     """The lean path of one tenant on one loop."""
 
-    __slots__ = ("_connector", "_headers", "_json_fields", "_origin", "_plain_fields", "_prefix")
+    __slots__ = (
+        "_connections", "_connector", "_headers", "_idle", "_json_fields", "_key", "_keys", "_max_body", "_origin",
+        "_plain_fields", "_prefix", "_resting", "_session",
+    )  # fmt: skip
 
-    def __init__(self, connector: aiohttp.BaseConnector, base_url: str, headers: CIMultiDict[str]) -> None:
-        url = URL(base_url, encoded=True)
-        self._connector = connector
-        self._origin = _Origin("GET", url, loop=asyncio.get_running_loop(), ssl=True)
+    def __init__(self, connections: ConnectionSet, keys: KeyState, session: SessionPath) -> None:
+        tenant = session.tenant
+        url = URL(tenant.base_url, encoded=True)
+        self._connections = connections
+        self._keys = keys
+        self._session = session
+        self._max_body: int = tenant.max_body
+        self._idle: IdleConnections = connections.idle
+        self._connector: aiohttp.BaseConnector = connections.idle.connector
+        self._origin = _Origin("GET", url, loop=connections.loop, ssl=True)
+        self._key: Any = self._origin.connection_key
+        self._resting: list[Connection] = connections.idle.leading_to(self._key)
         self._prefix = url.raw_path.rstrip("/")
         self._headers: CIMultiDict[str] = CIMultiDict({"Host": self._origin.headers["Host"]})
-        self._headers.update(headers)
+        self._headers.update(tenant.headers)
         self._plain_fields: _Head = self._fields({})
         self._json_fields: _Head = self._fields(_JSON)
 
-    async def request(self, request: Request, timeout: aiohttp.ClientTimeout) -> Received:
-        """Send a request and return its reply once the head is there. Raises what aiohttp raises."""
+    async def exchange(self, request: Request, timeout: aiohttp.ClientTimeout) -> Reply:
+        """Send one request and return its complete reply. Raises `TransportError` or `DeadlineExceeded`."""
+        connections = self._connections
+        body = request.body
+        if connections.closed:
+            raise ClientClosed(CLOSED)
+        if body is not None and len(body) > STREAMED:
+            return await self._session.exchange(request, timeout)
+        phase: Phase = "headers"
+        waiting = connections.in_flight >= connections.limit
+        connections.in_flight += 1
+        protocol: Connection | None = None
+        try:
+            protocol = self._rested()
+            if protocol is None:
+                protocol = await self._connect(timeout)
+            self._write(protocol, request, timeout.sock_read)
+            message, content = await protocol.read()
+            while 100 <= message.code < 200 and message.code != 101:
+                message, content = await protocol.read()
+            phase = "body"
+            status, headers = message.code, message.headers
+            self._keys.replied = headers
+            if (
+                200 <= status < 300
+                and type(content) is StreamReader
+                and content._eof
+                and content._exception is None
+                and not protocol._reading_paused
+            ):
+                read = b"".join(content._buffer)
+                if len(read) > self._max_body:
+                    raise too_large(self._max_body)
+                if "Content-Encoding" in headers and read:
+                    read = await unpacked(headers, read, self._max_body)
+            else:
+                read = await self._rest(protocol, status, headers, content)
+            self._let_go(protocol)
+            return tuple.__new__(Reply, (status, headers, read))
+        except AIOHTTP_FAILURES as error:
+            failure: NexError = failure_of(error, phase, waiting)
+        except BaseException:
+            if protocol is not None:
+                self._close(protocol)
+            raise
+        finally:
+            connections.in_flight -= 1
+        if protocol is not None:
+            self._close(protocol)
+        if connections.closed:  # which is what broke the connection
+            failure = ClientClosed(CLOSED)
+        raise failure from None
+
+    def _rested(self) -> Connection | None:
+        """Return a connection that rests and can be used, if there is one: the one that rests for the shortest time."""
+        resting, idle = self._resting, self._idle
+        while resting:
+            protocol = resting.pop()
+            if protocol.is_connected() and idle.clock() - protocol.heard <= idle.keepalive:
+                return protocol
+            self._close(protocol)
+        return None
+
+    async def _connect(self, timeout: aiohttp.ClientTimeout) -> Connection:
+        self._idle.give_back(but=self._key)
         try:
             lease = await self._connector.connect(self._origin, [], timeout)
         except asyncio.TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError("no connection in time") from error
-        try:
-            protocol = cast("Connection", lease.protocol)
-            _prepare(protocol, timeout.sock_read)
-            self._write(lease, request)
-            protocol.start_timeout()
-            while True:
-                message, content = await protocol.read()
-                if not 100 <= message.code < 200 or message.code == 101:
-                    return Received(lease, message.code, message.headers, content)
-        except BaseException:
-            lease.close()
-            raise
+        protocol, lease._protocol = lease._protocol, None
+        if not isinstance(protocol, Connection):
+            self._connector._release(self._key, cast(Any, protocol), should_close=True)
+            raise ConfigError("the connector of `connector_factory` makes connections of its own kind")
+        return protocol
 
-    def _write(self, lease: Lease, request: Request) -> None:
+    def _let_go(self, protocol: Connection) -> None:
+        """Keep a connection for the next request, unless it cannot be used again or somebody waits for one."""
+        if protocol.should_close or self._connector._waiters or self._connector.closed:
+            self._connector._release(self._key, protocol)
+        else:
+            self._resting.append(protocol)
+            if self._idle.timer is None:
+                self._idle.watch()
+
+    def _close(self, protocol: Connection) -> None:
+        self._connector._release(self._key, protocol, should_close=True)
+
+    async def _rest(
+        self, protocol: Connection, status: int, headers: Mapping[str, str], content: aiohttp.StreamReader
+    ) -> bytes:
+        """Return the body of a reply that is no success, or that has not come in one piece with its head."""
+        received = Received(status, headers, content, protocol.force_close)
+        if 200 <= status < 300:
+            return await read_body(received, self._max_body)
+        return await read_error(received, MAX_ERROR_BODY)
+
+    def _write(self, protocol: Connection, request: Request, read_timeout: float | None) -> None:
         """Write head and body at once; no variable of ours holds the key in clear."""
         method, target, body, extra = request
-        transport = lease.transport
+        transport = protocol.transport
         if transport is None:
             raise aiohttp.ClientConnectionResetError("the connection was lost before the request was sent")
         first = f"{method} {self._prefix}{target} HTTP/1.1\r\n".encode("ascii")
         if body is None:
-            parts: tuple[bytes, ...] = (
-                first,
-                self._fields(extra),
-                b"\r\n" if method == "GET" else b"Content-Length: 0\r\n\r\n",
-            )
+            fields = self._plain_fields if extra is None else self._fields(extra)
+            parts: tuple[bytes, ...] = first, fields, b"\r\n" if method == "GET" else b"Content-Length: 0\r\n\r\n"
         else:
-            length = b"Content-Length: %d\r\n\r\n" % len(body)
-            parts = (first, self._json_fields if extra is None else self._fields({**_JSON, **extra}), length, body)
+            fields = self._json_fields if extra is None else self._fields({**_JSON, **extra})
+            parts = first, fields, b"Content-Length: %d\r\n\r\n" % len(body), body
+        _await_reply(protocol, read_timeout)
         transport.write(b"".join(parts))
 
-    def _fields(self, extra: dict[str, str] | None) -> _Head:
+    def _fields(self, extra: Mapping[str, str]) -> _Head:
         """Return the fields of the head, with those of the caller over ours."""
-        if extra is None:
-            return self._plain_fields
         merged = CIMultiDict(self._headers)
         merged.update(extra)
         return _rendered(merged)
 
 
-def _prepare(protocol: Connection, read_timeout: float | None) -> None:
-    """Make a connection ready for the next reply."""
+def _await_reply(protocol: Connection, read_timeout: float | None) -> None:
+    """Make a connection ready for the reply of a request that is about to be sent."""
     protocol.set_response_params(
         read_until_eof=True,
         auto_decompress=False,
         read_timeout=read_timeout,
         read_bufsize=_READ_BUFFER,
-        timeout_ceil_threshold=1e12,
+        timeout_ceil_threshold=_EXACT,
     )
+    protocol._reschedule_timeout()
 
 
 class _Stage(asyncio.Transport):
@@ -182,37 +272,43 @@ def unfit() -> str | None:
 
 
 def _rehearse() -> None:
-    """Play a reply through the names the path leans on. Raises where one is not as it was."""
-    asked = list(inspect.signature(aiohttp.BaseConnector.connect).parameters)
-    _same(asked, ["self", "req", "traces", "timeout"])
-    _same([name for name in ("protocol", "transport", "release", "close") if not hasattr(Lease, name)], [])
-    origin = _Origin("GET", URL("http://localhost/"), loop=asyncio.get_running_loop(), ssl=True)
-    _same((origin.connection_key.host, origin.headers["Host"]), ("localhost", "localhost"))
-    protocol = Connection(asyncio.get_running_loop())
+    """Play replies through the names the path leans on. Raises where one is not as it was."""
+    loop = asyncio.get_running_loop()
+    origin = _Origin("GET", URL("http://localhost/"), loop=loop, ssl=True)
+    key = origin.connection_key
+    _same((key.host, origin.headers["Host"]), ("localhost", "localhost"))
+    protocol = Connection(loop)
     protocol.connection_made(_Stage())
+    connector = aiohttp.BaseConnector(loop=loop)
     for turn in range(2):
-        _prepare(protocol, 5.0)
-        protocol.start_timeout()
+        connector._release(key, protocol)
+        lease = _at_once(connector.connect(origin, [], aiohttp.ClientTimeout()))
+        _same(lease._protocol is protocol, True)
+        lease._protocol = None
+        _await_reply(protocol, 5.0)
         protocol.data_received(
             b"HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 200 OK\r\nX-Turn: %d\r\nContent-Length: 2\r\n\r\n{" % turn
         )
-        codes = [_at_once(protocol)[0].code]
-        message, content = _at_once(protocol)
+        codes = [_at_once(protocol.read())[0].code]
+        message, content = _at_once(protocol.read())
         _same((codes, message.code, message.headers["x-turn"], content.is_eof()), ([103], 200, str(turn), False))
+        _same((type(content), content._eof, protocol.should_close), (StreamReader, False, True))
         protocol.data_received(b"}")
-        _same((content.is_eof(), content.read_nowait(), protocol.should_close), (True, b"{}", False))
+        _same((content._eof, b"".join(content._buffer), protocol.should_close), (True, b"{}", False))
+        _same((content._exception, protocol._reading_paused, len(connector._waiters)), (None, False, 0))
     protocol._read_timeout = None
+    connector._release(key, protocol, should_close=True)
     protocol.connection_lost(None)
     _same(protocol.should_close, True)
+    connector._close()
 
 
-def _at_once(protocol: Connection) -> Any:
-    reading = protocol.read()
+def _at_once(waiting: Coroutine[Any, Any, Any]) -> Any:
     try:
-        reading.send(None)
+        waiting.send(None)
     except StopIteration as done:
         return done.value
-    raise RuntimeError("a reply that is there is not read at once")
+    raise RuntimeError("what is there is not had at once")
 
 
 def _same(found: object, wanted: object) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Mapping
 from math import inf
 from typing import Protocol
 
@@ -298,16 +299,13 @@ class AuthLatch:
 
     THRESHOLD, PAUSE = 3, 60.0
 
-    __slots__ = ("_closed_until", "_count")
+    __slots__ = ("_closed_until", "_count", "armed")
 
     def __init__(self) -> None:
         self._count = 0
         self._closed_until = 0.0
-
-    @property
-    def armed(self) -> bool:
+        self.armed: bool = False
         """Whether any 401 came since the last success."""
-        return self._count > 0
 
     def is_closed(self, now: float) -> bool:
         """Return whether the key is refused here at present."""
@@ -324,6 +322,7 @@ class AuthLatch:
     def failed(self, now: float) -> None:
         """Learn of a 401."""
         self._count += 1
+        self.armed = True
         if self._count >= self.THRESHOLD:
             self._closed_until = now + self.PAUSE
 
@@ -331,14 +330,17 @@ class AuthLatch:
         """Learn of a call that was let in."""
         self._count = 0
         self._closed_until = 0.0
+        self.armed = False
 
 
 class KeyState:
     """Everything that is shared by the calls of one key: its limits, its retry budget, its latch."""
 
-    __slots__ = ("budget", "latch", "limits")
+    __slots__ = ("budget", "latch", "limits", "replied")
 
     def __init__(self, budget: float) -> None:
+        self.replied: Mapping[str, str] = {}
+        """The headers of the last reply; its `Date` is what the server's clock says."""
         self.limits: dict[Group, Limit] = {
             "default": AdaptiveLimit(),
             "text": WindowLimit(10, 60.0),

@@ -11,13 +11,12 @@ import asyncio
 import contextlib
 import functools
 import hashlib
-import io
 import logging
 import os
 import ssl as ssl_module
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, NoReturn, TypeAlias
 
 import aiohttp
@@ -26,14 +25,15 @@ from yarl import URL
 
 from .._version import __version__
 from ..config import Secret
-from ..errors import ClientClosed, ConfigError, NexError, Phase
+from ..errors import ClientClosed, ConfigError
 from . import lean
-from .body import read_body, read_error
 from .connection import Connection
 from .faults import AIOHTTP_FAILURES, failure_of
+from .idle import IdleConnections
 from .limiter import KeyState
+from .session import SessionPath
 from .sweeper import Sweeper
-from .wire import MAX_ERROR_BODY, Reply, Request
+from .wire import Reply, Request
 
 __all__ = ["Binding", "SessionPool", "Tenant"]
 
@@ -44,12 +44,8 @@ ConnectorFactory: TypeAlias = Callable[..., aiohttp.BaseConnector]
 
 # aiohttp rounds timeouts above its threshold up to whole seconds; ours are exact.
 _EXACT = 1e12
-_CONTENT_TYPE = ("Content-Type",)
 _MOST_KEYS = 4096
 """So many keys are remembered, with what was learned of their limits, after their clients are gone."""
-_JSON_HEADERS = {"Content-Type": "application/json"}
-_STREAMED = 1 << 20
-"""A body of more bytes is written piece by piece; aiohttp warns of writing it in one go."""
 
 
 class SessionPool:
@@ -87,7 +83,7 @@ class SessionPool:
         if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
             raise ConfigError("ssl must be an ssl.SSLContext; certificates are always verified otherwise")
         self._connector_factory = connector_factory or aiohttp.TCPConnector
-        self._sets: dict[int, _ConnectionSet] = {}
+        self._sets: dict[int, ConnectionSet] = {}
         _pools.add(self)
         # Not `__del__`: the collector may finalise what a pool holds before the pool itself, and aiohttp would warn of each.
         weakref.finalize(self, _release, self._sets)
@@ -97,7 +93,7 @@ class SessionPool:
         """Whether `aclose` was called."""
         return self._closed
 
-    def connections(self) -> _ConnectionSet:
+    def connections(self) -> ConnectionSet:
         """Return the connections of the running loop, opened now if need be."""
         if self._closed:
             raise ClientClosed("the session pool is closed")
@@ -105,7 +101,7 @@ class SessionPool:
         found = self._sets.get(id(loop))
         if found is None or found.loop is not loop:
             self._forget_closed_loops()
-            found = self._sets[id(loop)] = _ConnectionSet(loop, self)
+            found = self._sets[id(loop)] = ConnectionSet(loop, self)
         return found
 
     def census(self, lane: Lane) -> tuple[int, int] | None:
@@ -163,7 +159,7 @@ class SessionPool:
         return f"<SessionPool max_connections={self.max_connections}{' closed' if self._closed else ''}>"
 
 
-def _release(sets: dict[int, _ConnectionSet]) -> None:
+def _release(sets: dict[int, ConnectionSet]) -> None:
     """Let go of what a pool held that was dropped, or was still open when the interpreter ends."""
     held = list(sets.values())
     sets.clear()
@@ -178,7 +174,7 @@ def _positive(name: str, value: object) -> None:
         raise ConfigError(f"{name} must be a positive number, not {value!r}")
 
 
-class _ConnectionSet:
+class ConnectionSet:
     """What a pool holds on one loop: a connector per lane, the sessions of its tenants, and the state of their keys."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pool: SessionPool) -> None:
@@ -188,11 +184,13 @@ class _ConnectionSet:
         self.sweeper: Sweeper = Sweeper(loop)
         self.limit: int = pool.max_connections
         self._pool = weakref.ref(pool)
-        self._connectors: dict[Lane, aiohttp.BaseConnector] = {}
+        self.idle: IdleConnections = IdleConnections(pool.make_connector("request"), loop, pool.keepalive)
+        self._connectors: dict[Lane, aiohttp.BaseConnector] = {"request": self.idle.connector}
         self._sessions: set[aiohttp.ClientSession] = set()
         self._keys: dict[bytes, KeyState] = {}
 
     def connector(self, lane: Lane) -> aiohttp.BaseConnector:
+        """Return the connector of a lane, made now if need be."""
         found = self._connectors.get(lane)
         if found is None:
             pool = self._pool()
@@ -207,7 +205,7 @@ class _ConnectionSet:
             return 0, 0
         try:
             idle = sum(len(held) for held in list(connector._conns.values()))
-            return len(connector._acquired) + idle, idle
+            return len(connector._acquired) + idle, idle + (len(self.idle) if lane == "request" else 0)
         except (AttributeError, TypeError):  # names of aiohttp's own, or a connector that is not aiohttp's
             return None
 
@@ -220,6 +218,7 @@ class _ConnectionSet:
         return found
 
     def open_session(self, lane: Lane, headers: CIMultiDict[str], proxy: str | None) -> aiohttp.ClientSession:
+        """Open a session of a tenant's on one lane."""
         session = aiohttp.ClientSession(
             connector=self.connector(lane),
             connector_owner=False,
@@ -235,12 +234,15 @@ class _ConnectionSet:
         return session
 
     async def close_session(self, session: aiohttp.ClientSession) -> None:
+        """Close a session; connections stay."""
         self._sessions.discard(session)
         await session.close()
 
     async def close(self) -> None:
+        """Close every connection; calls in flight end with `ClientClosed`."""
         self.closed = True
         self.sweeper.close()
+        self.idle.stop()
         for session in list(self._sessions):
             await self.close_session(session)
         async with contextlib.AsyncExitStack() as every:  # also when this task is cancelled in the middle
@@ -249,6 +251,7 @@ class _ConnectionSet:
 
     def drop(self) -> None:
         """Let go without a running loop: sockets are closed, nothing is awaited, nothing is warned about."""
+        self.idle.stop()
         for session in self._sessions:
             session.detach()
         for connector in self._connectors.values():
@@ -315,11 +318,11 @@ if hasattr(os, "register_at_fork"):
 class Binding:
     """One tenant on one loop: the session its calls go through, and the state its key shares."""
 
-    __slots__ = ("connections", "generation", "keys", "lean", "loop", "replied", "session", "stream_session", "tenant")
+    __slots__ = ("connections", "exchange", "generation", "keys", "lean", "loop", "session", "stream_session", "tenant")
 
-    def __init__(self, tenant: Tenant, connections: _ConnectionSet, keys: KeyState) -> None:
+    def __init__(self, tenant: Tenant, connections: ConnectionSet, keys: KeyState) -> None:
         self.tenant: Tenant = tenant
-        self.connections: _ConnectionSet = connections
+        self.connections: ConnectionSet = connections
         self.loop: asyncio.AbstractEventLoop = connections.loop
         self.keys: KeyState = keys
         self.generation: int = Tenant.generation
@@ -327,73 +330,18 @@ class Binding:
             "request", tenant.headers, tenant.proxy
         )
         self.stream_session: aiohttp.ClientSession | None = tenant.user_session
+        through_session = SessionPath(connections, keys, tenant, self.session)
+        self.exchange: Callable[[Request, aiohttp.ClientTimeout], Awaitable[Reply]] = through_session.exchange
+        """Sends one request and returns its complete reply. Raises `TransportError` or `DeadlineExceeded`."""
         self.lean: lean.LeanPath | None = None
         if tenant.user_session is None and tenant.proxy is None and lean.unfit() is None:
-            self.lean = lean.LeanPath(connections.connector("request"), tenant.base_url, tenant.headers)
-        self.replied: Mapping[str, str] = {}
-        """The headers of the last reply; its `Date` is what the server's clock says."""
+            self.lean = lean.LeanPath(connections, keys, through_session)
+            self.exchange = self.lean.exchange
 
-    async def exchange(self, request: Request, timeout: aiohttp.ClientTimeout) -> Reply:
-        """Send one request and return its complete reply. Raises `TransportError` or `DeadlineExceeded`."""
-        tenant, connections = self.tenant, self.connections
-        if connections.closed:
-            raise ClientClosed("the client was closed during the call")
-        headers = request.headers
-        body = request.body
-        data: bytes | io.BytesIO | None = body
-        if body is not None:
-            headers = _JSON_HEADERS if headers is None else {**_JSON_HEADERS, **headers}
-            if len(body) > _STREAMED:
-                data = io.BytesIO(body)
-        if tenant.user_session is not None:
-            headers = {**tenant.headers, **(headers or {})}
-        phase: Phase = "headers"
-        waiting = connections.in_flight >= connections.limit
-        connections.in_flight += 1
-        response: aiohttp.ClientResponse | lean.Received | None = None
-        try:
-            if self.lean is not None and data is body:
-                received: aiohttp.ClientResponse | lean.Received = await self.lean.request(request, timeout)
-            else:
-                received = await self.session.request(
-                    request.method,
-                    tenant.url(request.target),
-                    data=data,
-                    headers=headers,
-                    # aiohttp would call an absent body an octet stream
-                    skip_auto_headers=_CONTENT_TYPE if body is None and request.method != "GET" else None,
-                    timeout=timeout,
-                    allow_redirects=False,
-                    auto_decompress=False,
-                    raise_for_status=False,
-                )
-            response = received
-            phase = "body"
-            self.replied = received.headers
-            status = received.status
-            if 200 <= status < 300:
-                content = await read_body(received, tenant.max_body)
-            else:
-                content = await read_error(received, MAX_ERROR_BODY)
-            received.close()
-            return Reply(status, received.headers, content)
-        except AIOHTTP_FAILURES as error:
-            failure: NexError = failure_of(error, phase, waiting)
-        except RuntimeError as error:
-            if "closed" not in str(error):
-                raise
-            failure = ClientClosed("the client was closed during the call")
-        except BaseException:
-            if response is not None:
-                response.close()
-            raise
-        finally:
-            connections.in_flight -= 1
-        if response is not None:
-            response.close()
-        if connections.closed:  # which is what broke the connection
-            failure = ClientClosed("the client was closed during the call")
-        raise failure from None
+    @property
+    def replied(self) -> Mapping[str, str]:
+        """The headers of the last reply; its `Date` is what the server's clock says."""
+        return self.keys.replied
 
     async def open_stream(self, request: Request, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         """Send a request on the stream lane and return the reply with its body unread. Raises `TransportError`."""

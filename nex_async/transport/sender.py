@@ -52,13 +52,13 @@ class Sender:
         failure: NexError
         try:
             binding = self.bind()
-            keys, clock = binding.keys, binding.loop.time
+            keys, sweeper = binding.keys, binding.connections.sweeper
+            clock = sweeper.clock
             started = clock()
             total, timeout = settings.plans[route.deadline]
             outer = outer_deadline.get()
             until = started + total if outer is None else min(started + total, outer)
             limit = keys.limits[route.group]
-            sweeper = binding.connections.sweeper
             sweeper.watch(task, until)
             if outer is not None or limit.active or keys.latch.armed or settings.listened:
                 call = Call(state, settings, route, request, binding, started, until)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from math import inf
 from typing import Any
 
-__all__ = ["Sweeper"]
+__all__ = ["Sweeper", "clock_of"]
+
+
+def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """Return what tells the loop's time, at least cost: asyncio's own loops go by the system's monotonic clock."""
+    own = getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time
+    return time.monotonic if own else loop.time
 
 
 # Python 3.11 counts the cancellations of a task; before it, one of the user's at the very moment of ours is lost.
@@ -17,9 +24,10 @@ _cancelling: Callable[[asyncio.Task[Any]], int] = getattr(asyncio.Task, "cancell
 class Sweeper:
     """Cancels tasks whose deadline passed. A timer stands at the earliest deadline known, which may be one of the past."""
 
-    __slots__ = ("_armed_for", "_deadlines", "_expired", "_handle", "_loop")
+    __slots__ = ("_armed_for", "_deadlines", "_expired", "_handle", "_loop", "clock")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.clock: Callable[[], float] = clock_of(loop)
         self._loop = loop
         self._deadlines: dict[asyncio.Task[Any], tuple[float, int]] = {}
         self._expired: dict[asyncio.Task[Any], int] = {}

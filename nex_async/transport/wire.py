@@ -71,7 +71,8 @@ def build(
         target += query_string(query)
     if len(target) > MAX_URL:
         raise InvalidRequestError(f"the URL is longer than {MAX_URL} characters", argument="query")
-    return Request(route.method, target, None if body is msgspec.UNSET else encode(body), headers)
+    content = None if body is msgspec.UNSET else encode(body)
+    return tuple.__new__(Request, (route.method, target, content, headers))  # twice as quick as Request(...)
 
 
 def _render(route: Route[Any], path: tuple[Id, ...]) -> str:
