@@ -156,7 +156,10 @@ class Buffer(Consumer[E]):
     def offer(self, event: E) -> None:
         """Keep an event for the reader, as its overflow policy says. `block` may exceed the bound by what is under way."""
         if not self.ended:
-            self._keep(event)
+            if self.wants is None and len(self.events) < self.maxsize:
+                self.events.append(event)
+            else:
+                self._keep(event)
             if self._waiters:
                 self.wake()
 

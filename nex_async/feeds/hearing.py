@@ -29,11 +29,6 @@ _UNDATED = 5 * SECOND
 _EVER = 1 << 62
 
 
-def _key(mark: bytes, emitted_at: datetime | None) -> str:
-    """Return the key of an item that has no id: the same for everybody who gets it from the same batch."""
-    return mark.hex() if emitted_at is None else f"{mark.hex()}.{micros(emitted_at):x}"
-
-
 @dataclass(frozen=True, slots=True)
 class _Owed:
     """What the stream brought and waits for the list: when it was emitted there, and since when it waits here."""
@@ -132,13 +127,14 @@ class Hearing:
         ledger, tally = delivery.ledger, delivery.outlet.tally
         emitted_at = batch.emitted_at
         emitted = self._emitted(emitted_at)
+        suffix = "" if emitted_at is None else f".{emitted:x}"  # the same for everybody who gets it from the same batch
+        workspace = batch.workspace
         at_once = self._delivers_at_once(source)
         for insight in batch.insights:
             mark = fingerprint(insight.type, insight.content)
             if not at_once:
                 ledger.heard(mark, insight.id, source == "live")
-                key = _key(mark, emitted_at)
-                self._owe(mark, InsightEvent(key, source, insight, batch.workspace, emitted_at), emitted)
+                self._owe(mark, InsightEvent(mark.hex() + suffix, source, insight, workspace, emitted_at), emitted)
                 continue
             if source == "replay" and not self._is_missed(mark, insight.created_at):
                 continue
@@ -146,9 +142,8 @@ class Hearing:
             if verdict != "deliver" or insight.id is not None or not ledger.matched:
                 ledger.heard(mark, insight.id, source == "live")
             if verdict == "deliver":
-                has_id = insight.id is not None and ledger.trusts_stream_ids
-                key = insight.id if has_id and insight.id is not None else _key(mark, emitted_at)
-                fresh.append(InsightEvent(key, source, insight, batch.workspace, emitted_at))
+                key = insight.id if insight.id is not None and ledger.trusts_stream_ids else mark.hex() + suffix
+                fresh.append(InsightEvent(key, source, insight, workspace, emitted_at))
             elif verdict == "known":
                 tally.duplicates += 1
             else:
