@@ -12,27 +12,12 @@ from urllib.parse import urlsplit
 import aiohttp
 from msgspec import UNSET
 
+from . import resources
 from ._typing import Unpack
 from .config import Secret, Timeouts, is_loopback, masked, resolve
 from .errors import ClientClosed, ConfigError, InvalidRequestError
 from .models.base import decode_any
-from .resources.ai_lists import AILists
-from .resources.compounding import Compounding
-from .resources.context import Context
-from .resources.graph import Graph
-from .resources.insights import Insights
-from .resources.integrations import Integrations
-from .resources.jobs import Jobs
-from .resources.lists import Lists
-from .resources.notes import Notes
-from .resources.notifications import Notifications
-from .resources.objects import Objects
-from .resources.records import Records
-from .resources.relationships import Relationships
-from .resources.search import Search
-from .resources.tasks import Tasks
 from .routes import RetryClass, Route
-from .stats import NexStats, stats_of
 from .transport import wire
 from .transport.options import (
     Hooks,
@@ -54,6 +39,7 @@ if TYPE_CHECKING:
     from .bulk.mirror import Mirror
     from .bulk.progress import OnProgress
     from .emulator import Emulator
+    from .stats import NexStats
     from .telemetry import OpenTelemetry
     from .transport.observer import Observer
 
@@ -126,79 +112,79 @@ class Nex:
     # ---- resources --------------------------------------------------------------------------------------------------
 
     @cached_property
-    def objects(self) -> Objects:
+    def objects(self) -> resources.Objects:
         """Object definitions and their attributes."""
-        return Objects(self._sender)
+        return resources.Objects(self._sender)
 
     @cached_property
-    def records(self) -> Records:
+    def records(self) -> resources.Records:
         """The rows of an object."""
-        return Records(self._sender)
+        return resources.Records(self._sender)
 
     @cached_property
-    def relationships(self) -> Relationships:
+    def relationships(self) -> resources.Relationships:
         """Relationship definitions and instances."""
-        return Relationships(self._sender)
+        return resources.Relationships(self._sender)
 
     @cached_property
-    def lists(self) -> Lists:
+    def lists(self) -> resources.Lists:
         """Lists of records, and their members."""
-        return Lists(self._sender)
+        return resources.Lists(self._sender)
 
     @cached_property
-    def tasks(self) -> Tasks:
+    def tasks(self) -> resources.Tasks:
         """Tasks."""
-        return Tasks(self._sender)
+        return resources.Tasks(self._sender)
 
     @cached_property
-    def notes(self) -> Notes:
+    def notes(self) -> resources.Notes:
         """Notes."""
-        return Notes(self._sender)
+        return resources.Notes(self._sender)
 
     @cached_property
-    def search(self) -> Search:
+    def search(self) -> resources.Search:
         """Search over every kind of record."""
-        return Search(self._sender)
+        return resources.Search(self._sender)
 
     @cached_property
-    def insights(self) -> Insights:
+    def insights(self) -> resources.Insights:
         """What the AI derived."""
-        return Insights(self._sender)
+        return resources.Insights(self._sender)
 
     @cached_property
-    def context(self) -> Context:
+    def context(self) -> resources.Context:
         """Texts in, answers out."""
-        return Context(self._sender)
+        return resources.Context(self._sender)
 
     @cached_property
-    def ai_lists(self) -> AILists:
+    def ai_lists(self) -> resources.AILists:
         """Lists asked for in plain language."""
-        return AILists(self._sender)
+        return resources.AILists(self._sender)
 
     @cached_property
-    def graph(self) -> Graph:
+    def graph(self) -> resources.Graph:
         """The graph of the workspace."""
-        return Graph(self._sender)
+        return resources.Graph(self._sender)
 
     @cached_property
-    def integrations(self) -> Integrations:
+    def integrations(self) -> resources.Integrations:
         """Connected services."""
-        return Integrations(self._sender)
+        return resources.Integrations(self._sender)
 
     @cached_property
-    def compounding(self) -> Compounding:
+    def compounding(self) -> resources.Compounding:
         """Jobs that consolidate and age insights."""
-        return Compounding(self._sender)
+        return resources.Compounding(self._sender)
 
     @cached_property
-    def jobs(self) -> Jobs:
+    def jobs(self) -> resources.Jobs:
         """Many jobs at once."""
-        return Jobs(self._sender)
+        return resources.Jobs(self._sender)
 
     @cached_property
-    def notifications(self) -> Notifications:
+    def notifications(self) -> resources.Notifications:
         """The notification feed and its rules."""
-        return Notifications(self._sender)
+        return resources.Notifications(self._sender)
 
     def mirror(
         self,
@@ -271,6 +257,8 @@ class Nex:
 
         A client and its views have the same. It holds no key, no id and nothing of what was sent.
         """
+        from .stats import stats_of
+
         return stats_of(self._state)
 
     @property

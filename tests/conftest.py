@@ -19,6 +19,10 @@ from nex_async.emulator import Emulator
 
 from .harness.canary import KEY, ErrorWatch, LogWatch
 
+# The processes that tests start by the hundred share what the first of them compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode"))
+
 _ENVIRONMENT = ("NEX_API_KEY", "NEX_API_BASE_URL", "NEX_DEV_URL", "NEX_BASE_DIR")
 
 

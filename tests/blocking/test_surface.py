@@ -54,10 +54,10 @@ OTHERWISE = {
 """What is to differ, and how."""
 
 RESOURCES = [
-    (kind, name)
-    for name, kind in ((name, inspect.signature(value.func).return_annotation) for name, value in vars(nex_async.Nex).items()
-                       if isinstance(value, cached_property))
-]  # fmt: skip
+    (inspect.signature(value.func).return_annotation.removeprefix("resources."), name)
+    for name, value in vars(nex_async.Nex).items()
+    if isinstance(value, cached_property)
+]
 CLASSES = ["Nex", "SessionPool", "Pager", "Job", "Feed", "FeedQueue", "InsightFeed", "InsightEvent", "BulkRun", "Export",
            "Mirror", "Partition"]  # fmt: skip
 
@@ -67,7 +67,7 @@ def pairs() -> Iterator[tuple[type, type]]:
     for name in CLASSES:
         yield getattr(nex_async, name), getattr(blocking, name)
     yield Prefetch, blocking.Prefetch
-    behind = importlib.import_module("nex_async.client")
+    behind = importlib.import_module("nex_async.resources")
     here = importlib.import_module("nex_async.blocking.resources")
     for kind, _ in RESOURCES:
         yield getattr(behind, kind), getattr(here, kind)
