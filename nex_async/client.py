@@ -39,6 +39,23 @@ if TYPE_CHECKING:
     from .bulk.mirror import Mirror
     from .bulk.progress import OnProgress
     from .emulator import Emulator
+    from .resources import (
+        AILists,
+        Compounding,
+        Context,
+        Graph,
+        Insights,
+        Integrations,
+        Jobs,
+        Lists,
+        Notes,
+        Notifications,
+        Objects,
+        Records,
+        Relationships,
+        Search,
+        Tasks,
+    )
     from .stats import NexStats
     from .telemetry import OpenTelemetry
     from .transport.observer import Observer
@@ -112,77 +129,77 @@ class Nex:
     # ---- resources --------------------------------------------------------------------------------------------------
 
     @cached_property
-    def objects(self) -> resources.Objects:
+    def objects(self) -> Objects:
         """Object definitions and their attributes."""
         return resources.Objects(self._sender)
 
     @cached_property
-    def records(self) -> resources.Records:
+    def records(self) -> Records:
         """The rows of an object."""
         return resources.Records(self._sender)
 
     @cached_property
-    def relationships(self) -> resources.Relationships:
+    def relationships(self) -> Relationships:
         """Relationship definitions and instances."""
         return resources.Relationships(self._sender)
 
     @cached_property
-    def lists(self) -> resources.Lists:
+    def lists(self) -> Lists:
         """Lists of records, and their members."""
         return resources.Lists(self._sender)
 
     @cached_property
-    def tasks(self) -> resources.Tasks:
+    def tasks(self) -> Tasks:
         """Tasks."""
         return resources.Tasks(self._sender)
 
     @cached_property
-    def notes(self) -> resources.Notes:
+    def notes(self) -> Notes:
         """Notes."""
         return resources.Notes(self._sender)
 
     @cached_property
-    def search(self) -> resources.Search:
+    def search(self) -> Search:
         """Search over every kind of record."""
         return resources.Search(self._sender)
 
     @cached_property
-    def insights(self) -> resources.Insights:
+    def insights(self) -> Insights:
         """What the AI derived."""
         return resources.Insights(self._sender)
 
     @cached_property
-    def context(self) -> resources.Context:
+    def context(self) -> Context:
         """Texts in, answers out."""
         return resources.Context(self._sender)
 
     @cached_property
-    def ai_lists(self) -> resources.AILists:
+    def ai_lists(self) -> AILists:
         """Lists asked for in plain language."""
         return resources.AILists(self._sender)
 
     @cached_property
-    def graph(self) -> resources.Graph:
+    def graph(self) -> Graph:
         """The graph of the workspace."""
         return resources.Graph(self._sender)
 
     @cached_property
-    def integrations(self) -> resources.Integrations:
+    def integrations(self) -> Integrations:
         """Connected services."""
         return resources.Integrations(self._sender)
 
     @cached_property
-    def compounding(self) -> resources.Compounding:
+    def compounding(self) -> Compounding:
         """Jobs that consolidate and age insights."""
         return resources.Compounding(self._sender)
 
     @cached_property
-    def jobs(self) -> resources.Jobs:
+    def jobs(self) -> Jobs:
         """Many jobs at once."""
         return resources.Jobs(self._sender)
 
     @cached_property
-    def notifications(self) -> resources.Notifications:
+    def notifications(self) -> Notifications:
         """The notification feed and its rules."""
         return resources.Notifications(self._sender)
 

@@ -54,7 +54,7 @@ OTHERWISE = {
 """What is to differ, and how."""
 
 RESOURCES = [
-    (inspect.signature(value.func).return_annotation.removeprefix("resources."), name)
+    (inspect.signature(value.func).return_annotation, name)
     for name, value in vars(nex_async.Nex).items()
     if isinstance(value, cached_property)
 ]
