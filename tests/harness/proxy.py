@@ -40,7 +40,8 @@ class Fault:
     """What goes wrong `at` so many seconds after the beginning, and for how many `seconds`.
 
     `reset` breaks connections by RST, `half_open` lets them stand and forwards nothing more; both strike half of those that
-    are open, each within the next 600 bytes it carries. `refuse` closes the door to new ones, `lag` delays and jitters, `slice`
+    are open, each within the next 600 bytes it carries. `refuse` closes the door to new ones and breaks those that stand,
+    as `reset` does; `lag` delays and jitters, `slice`
     forwards a few bytes at a time, `slow` limits the bytes a second.
     """
 
@@ -163,6 +164,7 @@ class Proxy:
                 continue
             if fault.kind == "refuse":
                 self.refuse()
+                self.reset(_STRIKES_WITHIN)
             self.latency = _LAG if fault.kind == "lag" else (0.0, 0.0)
             self.pieces = _PIECES if fault.kind == "slice" else None
             self.rate = _RATE if fault.kind == "slow" else None
