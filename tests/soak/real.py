@@ -344,10 +344,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every", type=float, default=5.0, help="seconds between two faults of the network, on average")
+    parser.add_argument("--pace", type=float, default=0.5, help="multiplies the pauses between calls: less is more work")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(arguments)
     seconds = options.minutes * 60
-    plan = Plan(seconds, options.seed, options.every, lives=max(2, int(options.minutes / 5)))
+    plan = Plan(seconds, options.seed, options.every, lives=max(2, int(options.minutes / 5)), pace=options.pace)
     began = time.monotonic()
     report = asyncio.run(soak(plan, lambda text: print(text, flush=True)))
     print(report.table(), f"{time.monotonic() - began:.0f} s in all", sep="\n", flush=True)

@@ -34,6 +34,7 @@ _REMEMBERED = 50
 """So many of its own tasks a caller reads again."""
 _BAD_WEATHER = (TransportError, DeadlineExceeded, OutcomeUnknownError, RetryBudgetExhausted, ServerError)
 """What a call may end with; anything else ends the soak."""
+_HANDLING = 0.01
 _LARGEST_RUN = 120
 _KEYS = 300
 
@@ -113,13 +114,14 @@ def _text(number: int) -> str:
 
 
 class Listener:
-    """Hears insights with a checkpoint, in several lives: each ends in the middle of whatever it does."""
+    """Hears insights with a checkpoint, in several lives: each ends while it handles an insight, which comes again then."""
 
     def __init__(self, scene: Scene, key: str, lives: int, seconds: float) -> None:
         self._scene, self._key = scene, key
         self._lives, self._seconds = lives, seconds
         self._notes = Notes(scene.home / "heard")
         self.opened = asyncio.Event()
+        self._handling = asyncio.Event()
         self.reconnects = self.requests = 0
 
     async def work(self) -> None:
@@ -129,8 +131,11 @@ class Listener:
             for _ in range(self._lives - 1):
                 life = asyncio.get_running_loop().create_task(self._live())
                 try:
-                    wait = self._seconds / self._lives * draw.uniform(0.6, 1.0)
+                    wait = self._seconds / self._lives * draw.uniform(0.6, 0.9)
                     await asyncio.wait([life], timeout=wait)
+                    self._handling.clear()
+                    with contextlib.suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(self._handling.wait(), 10.0)
                 finally:
                     life.cancel()
                     await asyncio.wait([life])
@@ -160,7 +165,7 @@ class Listener:
                     async for event in queue:
                         if isinstance(event, InsightEvent):
                             self._hear(event)
-                            await asyncio.sleep(0)
+                            await asyncio.sleep(_HANDLING)
                         elif isinstance(event, Gap):
                             scene.counts["gaps"] += 1
                             self._notes.write("gap", event.start.isoformat(), event.end.isoformat())
@@ -174,6 +179,7 @@ class Listener:
         scene.counts[f"heard {event.source}"] += 1
         scene.counts["redelivered"] += event.redelivered
         scene.waiting.discard(content)
+        self._handling.set()
 
     def heard(self) -> list[Heard]:
         """Return what was handed out, in its order."""
