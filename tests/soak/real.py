@@ -141,7 +141,8 @@ class Report:
             "rows": f"{counts.get('rows', 0)} in {counts.get('runs', 0)} runs, {counts.get('runs left', 0)} of them left and gone "
             f"on with; {counts.get('row requests', 0)} requests, {counts.get('row retries', 0)} again; "
             f"{self.keys} keys stored",
-            "calls": ", ".join(f"{n} {name.removesuffix(': done')}" for name, n in calls.items()),
+            "calls": ", ".join(f"{n} {name.removesuffix(': done')}" for name, n in calls.items())
+            + f", {counts.get('reads left', 0)} reads left",
             "errors": ", ".join(f"{n} {name}" for name, n in errors.items()) or "none",
             "creates": f"{self.creates} tried, {self.tasks} stored",
             "memory": size + ("slope not taken" if self.slope is None else f"slope {self.slope:+.2f} MB/h"),

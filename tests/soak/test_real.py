@@ -34,13 +34,14 @@ async def test_a_short_soak_loses_and_doubles_nothing() -> None:
     assert report.ok, report.table()
     assert report.slope is not None
     counts = report.counts
-    assert report.network["reset"] >= 5
+    assert report.network["reset"] >= 3
     assert report.network["half_open"] >= 1
-    assert report.network["connections"] >= 20
+    assert report.network["connections"] >= 15
     assert sum(report.server.values()) >= 5
-    assert report.insights >= 30
-    assert report.creates >= 50
-    assert counts["runs"] >= 2
+    assert report.insights >= 20
+    assert report.creates >= 30
+    assert counts["runs"] >= 1
+    assert counts["reads left"] >= 1
     assert counts["lives"] == 2
     assert 1 <= counts["redelivered"] <= 2
     assert min(counts["read: done"], counts["upsert: done"], counts["heard live"], counts["heard backfill"]) >= 1

@@ -310,9 +310,25 @@ class Caller:
         if not self._own:
             return
         id, title = self._draw.choice(self._own)
+        if self._draw.random() < 0.1:
+            await self._give_up(id)
         task = await self._nex.tasks.get(id)
         if (task.id, task.title) != (id, title):
             self._scene.wrong.append(f"the read of {id} {title!r} was answered by {task.id} {task.title!r}")
+
+    async def _give_up(self, id: str) -> None:
+        """Leave a read in the middle: its reply must not be taken for that of the next call."""
+        reading = asyncio.get_running_loop().create_task(self._left_read(id))
+        try:
+            await asyncio.wait([reading], timeout=self._draw.uniform(0.0, 0.005))
+        finally:
+            reading.cancel()
+            await asyncio.wait([reading])
+        self._scene.counts["reads left"] += reading.cancelled()
+
+    async def _left_read(self, id: str) -> None:
+        with contextlib.suppress(*_BAD_WEATHER):
+            await self._nex.tasks.get(id)
 
     async def _upsert(self) -> None:
         key, value = f"{self.name} key {self._draw.randrange(10)}", self._number
