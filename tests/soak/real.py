@@ -101,6 +101,8 @@ class Report:
     server: dict[str, int] = field(default_factory=dict)
     """How often each of its faults struck."""
     insights: int = 0
+    latest: float = 0.0
+    """The longest that one of them was under way, in seconds."""
     creates: int = 0
     tasks: int = 0
     keys: int = 0
@@ -138,6 +140,10 @@ class Report:
                 f"{n} {name.removeprefix('heard ')}" for name, n in sorted(counts.items()) if name.startswith("heard")
             )
             + f"; {counts.get('redelivered', 0)} redelivered in {counts.get('lives', 0) + 1} lives, {counts.get('gaps', 0)} gaps",
+            "under way": ", ".join(
+                f"{counts[name]} {name}" for name in sorted(counts) if name.startswith(("within", "later"))
+            )
+            + f"; {self.latest:.1f} s at most",
             "rows": f"{counts.get('rows', 0)} in {counts.get('runs', 0)} runs, {counts.get('runs left', 0)} of them left and gone "
             f"on with; {counts.get('row requests', 0)} requests, {counts.get('row retries', 0)} again; "
             f"{self.keys} keys stored",
@@ -184,7 +190,7 @@ async def soak(plan: Plan, say: Say = print) -> Report:
     for name, count in report.end.items():
         if count > report.start[name]:
             report.problems.append(f"leaked: {report.start[name]} {name} at the start, {count} at the end")
-    report.counts = dict(scene.counts)
+    report.counts, report.latest = dict(scene.counts), scene.latest
     return report
 
 

@@ -35,6 +35,8 @@ _REMEMBERED = 50
 _BAD_WEATHER = (TransportError, DeadlineExceeded, OutcomeUnknownError, RetryBudgetExhausted, ServerError)
 """What a call may end with; anything else ends the soak."""
 _HANDLING = 0.01
+_DELAYS = (1, 10, 80)
+"""Bounds in seconds by which insights are counted; a silent stream is noticed after 75."""
 _LARGEST_RUN = 120
 _KEYS = 300
 
@@ -56,8 +58,10 @@ class Scene:
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     """Replies that were not those of their calls."""
-    waiting: set[str] = field(default_factory=set)
-    """Insights that were made and not heard yet."""
+    waiting: dict[str, float] = field(default_factory=dict)
+    """Insights that were made and not heard yet, and when they were."""
+    latest: float = 0.0
+    """The longest that one was under way, in seconds."""
 
     def draw(self, name: str) -> random.Random:
         """Return the random numbers of one of them."""
@@ -103,7 +107,7 @@ class Author:
             while not scene.stopping.is_set():
                 texts = [_text(number + n) for n in range(draw.choice((1, 1, 2, 3)))]
                 number += len(texts)
-                scene.waiting.update(texts)
+                scene.waiting.update(dict.fromkeys(texts, asyncio.get_running_loop().time()))
                 await nex.request("POST", "/v1/context/text", body={"content": "\n".join(texts)})
                 scene.counts["insights"] += len(texts)
                 await scene.pause(draw.expovariate(0.7))
@@ -178,7 +182,11 @@ class Listener:
         self._notes.write("heard", content, event.redelivered)
         scene.counts[f"heard {event.source}"] += 1
         scene.counts["redelivered"] += event.redelivered
-        scene.waiting.discard(content)
+        made = scene.waiting.pop(content, None)
+        if made is not None:
+            took = asyncio.get_running_loop().time() - made
+            scene.latest = max(scene.latest, took)
+            scene.counts[next((f"within {bound} s" for bound in _DELAYS if took <= bound), "later")] += 1
         self._handling.set()
 
     def heard(self) -> list[Heard]:
