@@ -334,7 +334,7 @@ async def _ended(tasks: list[asyncio.Task[None]]) -> None:
 
 def _held() -> dict[str, int]:
     threads = [one for one in threading.enumerate() if not one.name.startswith("asyncio_")]
-    return {"descriptors": len(os.listdir("/proc/self/fd")), "tasks": len(asyncio.all_tasks()), "threads": len(threads)}
+    return {"descriptors": psutil.Process().num_fds(), "tasks": len(asyncio.all_tasks()), "threads": len(threads)}
 
 
 def _times(processes: dict[str, int]) -> dict[str, float]:

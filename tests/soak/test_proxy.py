@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.harness.proxy import KINDS, Fault, Proxy, draw_schedule
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
@@ -12,6 +13,8 @@ from nex_async import Timeouts
 
 from .real import Plan, slope, soak
 from .truth import Heard, Values, judge_creates, judge_insights, judge_values
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 
