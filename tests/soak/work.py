@@ -219,7 +219,13 @@ class Writer:
                     for n in range(max(10, int(_LARGEST_RUN * min(1.0, scene.pace))))
                 ]
                 left = draw.randrange(len(rows)) if draw.random() < 0.4 else None
-                while not await self._run(nex, number, rows, left):
+                while True:
+                    try:
+                        if await self._run(nex, number, rows, left):
+                            break
+                    except _BAD_WEATHER as error:  # it reads the object's definition first, and that failed
+                        scene.counts[f"writer: {type(error).__name__}"] += 1
+                        await scene.pause(1.0)
                     left = None
                 scene.counts["runs"] += 1
 
