@@ -139,7 +139,7 @@ class Listener:
                     await asyncio.wait([life], timeout=wait)
                     self._handling.clear()
                     with contextlib.suppress(asyncio.TimeoutError):
-                        await asyncio.wait_for(self._handling.wait(), 10.0)
+                        await asyncio.wait_for(self._handling.wait(), min(10.0, wait / 2))
                 finally:
                     life.cancel()
                     await asyncio.wait([life])
