@@ -114,6 +114,8 @@ class Report:
     """Seconds, and MB."""
     slope: float | None = None
     """MB an hour, by least squares after the warm-up."""
+    late_slope: float | None = None
+    """The same, of the second half alone: what fills up to its bound has filled by then."""
     start: dict[str, int] = field(default_factory=dict)
     end: dict[str, int] = field(default_factory=dict)
     """Descriptors, tasks and threads."""
@@ -151,7 +153,9 @@ class Report:
             + f", {counts.get('reads left', 0)} reads left",
             "errors": ", ".join(f"{n} {name}" for name, n in errors.items()) or "none",
             "creates": f"{self.creates} tried, {self.tasks} stored",
-            "memory": size + ("slope not taken" if self.slope is None else f"slope {self.slope:+.2f} MB/h"),
+            "memory": size
+            + ("slope not taken" if self.slope is None else f"slope {self.slope:+.2f} MB/h")
+            + ("" if self.late_slope is None else f", in the second half {self.late_slope:+.2f} MB/h"),
             "start, end": f"{self.start}, {self.end}",
             "CPU": ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.cpu.items()),
             "result": f"{self.lost} lost, {self.doubled} doubled, {self.wrong} wrong",
@@ -160,12 +164,12 @@ class Report:
 
 
 def slope(points: list[tuple[float, float]]) -> float | None:
-    """Return how much the second grows with the first, by least squares; None for less than three points."""
+    """Return how much the second grows in an hour of the first, by least squares; None for less than three points."""
     if len(points) < 3:
         return None
     x, y = (sum(values) / len(points) for values in zip(*points, strict=True))
     spread = sum((one - x) ** 2 for one, _ in points)
-    return sum((one - x) * (other - y) for one, other in points) / spread if spread else None
+    return 3600 * sum((one - x) * (other - y) for one, other in points) / spread if spread else None
 
 
 async def soak(plan: Plan, say: Say = print) -> Report:
@@ -276,8 +280,8 @@ class _Stage:
             at = loop.time() - began
             if at >= plan.seconds * _WARM:
                 report.rss.append((at, process.memory_info().rss / _MB))
-                grown = slope(report.rss)
-                report.slope = None if grown is None else grown * 3600
+                report.slope = slope(report.rss)
+                report.late_slope = slope([point for point in report.rss if point[0] >= plan.seconds / 2])
             if at // 60 > told:
                 told = int(at // 60)
                 rss = process.memory_info().rss / _MB

@@ -97,7 +97,7 @@ def test_a_key_holds_its_newest_value() -> None:
 
 
 def test_the_slope_is_that_of_least_squares() -> None:
-    """A line is found as it is, and noise around it is borne; two points are no line."""
-    assert slope([(float(n), 3.0 * n + 1.0) for n in range(10)]) == pytest.approx(3.0)
-    assert slope([(float(n), 5.0 + (-1.0) ** n) for n in range(1000)]) == pytest.approx(0.0, abs=0.001)
+    """A line is found as it is, by the hour, and noise around it is borne; two points are no line."""
+    assert slope([(60.0 * n, 0.05 * n + 1.0) for n in range(10)]) == pytest.approx(3.0)
+    assert slope([(60.0 * n, 5.0 + (-1.0) ** n) for n in range(1000)]) == pytest.approx(0.0, abs=0.001)
     assert slope([(0.0, 1.0), (1.0, 2.0)]) is None
