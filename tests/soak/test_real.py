@@ -32,7 +32,7 @@ def _quiet() -> Iterator[None]:
 async def test_a_short_soak_loses_and_doubles_nothing() -> None:
     """A listener that begins anew, a bulk writer and six callers through a bad network: each promise is kept, nothing leaks."""
     hasty = Timeouts(total=10.0, connect=1.0, read=1.0)
-    plan = Plan(14.0, seed=5, every=0.8, lives=3, settle=25.0, sample=0.5, pace=0.3, quarantine=0.5, timeouts=hasty)
+    plan = Plan(12.0, seed=5, every=0.8, lives=3, settle=25.0, sample=0.5, pace=0.3, quarantine=0.5, timeouts=hasty)
     report = await soak(plan, lambda _: None)
     assert report.ok, report.table()
     assert report.slope is not None
