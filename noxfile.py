@@ -115,12 +115,22 @@ def gate(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Prove the insight feed over 10 000 schedules and 100 days of virtual time, and that the proof has teeth.
 
-    `-- --schedules 2000 --days 10` chooses other numbers.
+    `-- --schedules 2000 --days 10` chooses other numbers. The time is virtual; `soak_real` takes a real hour.
     """
     session.install("-e", ".[dev]")
     numbers = session.posargs or ("--schedules", "10000", "--days", "100")
     session.run("python", "-m", "tests.simulation.soak", "--jobs", "2", *numbers)
     session.run("python", "-m", "tests.simulation.mutants")
+
+
+@nox.session
+def soak_real(session: nox.Session) -> None:
+    """Prove listener, bulk writer and callers at once: one real hour on loopback, through a proxy that injects faults.
+
+    `-- --minutes 5 --seed 7 --json figures.json` chooses other numbers. Fails when something was lost, doubled or leaked.
+    """
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "tests.soak.real", *(session.posargs or ("--minutes", "60")))
 
 
 @nox.session

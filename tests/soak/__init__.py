@@ -1,0 +1,1 @@
+"""The soak: everything at once, on real sockets, through a bad network."""
