@@ -41,6 +41,12 @@ class IdleConnections:
             while resting and key != but:
                 self.connector._release(key, resting.pop())
 
+    def close(self, key: Any) -> None:
+        """Close those that lead to one place: where one fell silent, they may all lead nowhere."""
+        resting = self._resting[key]
+        while resting:
+            self.connector._release(key, resting.pop(), should_close=True)
+
     def watch(self) -> None:
         """See to it that connections that rest too long are closed."""
         self.timer = self._loop.call_later(self.keepalive, self._close_old)

@@ -20,7 +20,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from .._logfields import fields_of
-from ..errors import ClientClosed, ConfigError, NexError, Phase, printable
+from ..errors import ClientClosed, ConfigError, NexError, Phase, Timeout, printable
 from .body import read_body, read_error, too_large, unpacked
 from .connection import Connection
 from .faults import AIOHTTP_FAILURES, failure_of
@@ -160,6 +160,8 @@ class LeanPath:
             connections.in_flight -= 1
         if protocol is not None:
             self._close(protocol)
+        if isinstance(failure, Timeout):
+            self._idle.close(self._key)
         if connections.closed:  # which is what broke the connection
             failure = ClientClosed(CLOSED)
         raise failure from None

@@ -339,6 +339,29 @@ async def test_n11_a_peer_that_falls_silent_times_out(sent: bytes, phase: str) -
     assert (error.phase, error.sent) == (phase, "maybe")
 
 
+async def test_n11_where_one_connection_fell_silent_the_others_are_not_asked(_transport: str) -> None:
+    """A network that died takes every connection with it: the attempt after a silence opens a new one."""
+    if _transport == "session":
+        pytest.skip("aiohttp's own pool offers no way to drop what rests in it")
+    both, alive = asyncio.Event(), True
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            if not alive and peer.number < 2:
+                await hold(peer)
+            if len(server.requests) == 2:
+                both.set()
+            await both.wait()
+            await peer.send(TASK)
+
+    async with RawServer([script]) as server, client(server, timeout=Timeouts(read=0.1), retry=NO_WAIT) as nex:
+        await asyncio.gather(nex.tasks.get("1"), nex.tasks.get("2"))
+        alive = False
+        await nex.tasks.get("3")
+        assert server.used in ([0, 1, 0, 2], [0, 1, 1, 2])
+
+
 def dripping(*pieces: bytes, every: float) -> Any:
     def respond(transport: MemoryTransport, data: bytes) -> None:
         for turn, piece in enumerate(pieces):
