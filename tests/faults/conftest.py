@@ -17,11 +17,11 @@ _BOTH = ("test_network", "test_http", "test_runtime")
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each row once over the lean path, and once over aiohttp's own session."""
     if os.environ.get("NEX_ASYNC_BOTH_WAYS") and metafunc.module.__name__.rpartition(".")[2] in _BOTH:
-        metafunc.parametrize("_transport", ["lean", "session"], indirect=True)
+        metafunc.parametrize("way", ["lean", "session"], indirect=True)
 
 
 @pytest.fixture(autouse=True)
-def _transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Send calls the way a test asks for."""
     chosen: str = getattr(request, "param", "lean")
     if chosen == "session":

@@ -339,9 +339,9 @@ async def test_n11_a_peer_that_falls_silent_times_out(sent: bytes, phase: str) -
     assert (error.phase, error.sent) == (phase, "maybe")
 
 
-async def test_n11_where_one_connection_fell_silent_the_others_are_not_asked(_transport: str) -> None:
+async def test_n11_where_one_connection_fell_silent_the_others_are_not_asked(way: str) -> None:
     """A network that died takes every connection with it: the attempt after a silence opens a new one."""
-    if _transport == "session":
+    if way == "session":
         pytest.skip("aiohttp's own pool offers no way to drop what rests in it")
     both, alive = asyncio.Event(), True
 
