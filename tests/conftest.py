@@ -53,6 +53,12 @@ def _error_watch() -> Iterator[ErrorWatch]:
     watch.uninstall()
 
 
+@pytest.fixture
+def few_records(caplog: pytest.LogCaptureFixture) -> None:
+    """For tests of thousands of calls: a record of each, kept by pytest, costs more than the call."""
+    caplog.set_level(logging.ERROR, "nex_async")
+
+
 @pytest.fixture(autouse=True)
 def _no_key_leaks(_log_watch: LogWatch, _error_watch: ErrorWatch) -> Iterator[None]:
     """Fail a test that let the key into a log record or an error."""

@@ -965,6 +965,7 @@ def test_as_completed_that_is_left() -> None:
     virtually(_by_id(ends), use)
 
 
+@pytest.mark.usefixtures("few_records")
 def test_ten_thousand_jobs() -> None:
     """Ten thousand jobs attached at once are polled evenly and within the pace, with no task but the polls in flight."""
     count = 10_000
@@ -994,6 +995,7 @@ def test_ten_thousand_jobs() -> None:
     assert len(wire.calls) < 4 * count
 
 
+@pytest.mark.usefixtures("few_records")
 def test_what_ten_thousand_jobs_cost() -> None:
     """A job that is waited for costs less than two kilobytes, and gives them back, though others are waited for on."""
 

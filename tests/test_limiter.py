@@ -111,6 +111,7 @@ def seconds_for(name: str) -> float:
     return 1200.0 if name == "60_per_second" else 3600.0  # a call costs real time: 72,000 are enough
 
 
+@pytest.mark.usefixtures("few_records")
 @pytest.mark.parametrize("name", HIDDEN)
 def test_with_retry_after_the_hidden_limit_is_used_and_respected(name: str) -> None:
     """Told when to come back, 16 workers use 90 % of an unknown limit, few calls are refused, none is sent too early."""
@@ -126,6 +127,7 @@ def test_with_retry_after_the_hidden_limit_is_used_and_respected(name: str) -> N
         assert at >= shut - 1e-5
 
 
+@pytest.mark.usefixtures("few_records")
 @pytest.mark.parametrize("name", [name for name in HIDDEN if name != "10_per_minute"])
 def test_without_retry_after_the_hidden_limit_is_found(name: str) -> None:
     """Told nothing but "too many", they still use 70 % of it, with at most 8 % refused."""
