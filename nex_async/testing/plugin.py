@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from ..blocking import Nex as BlockingNex
     from ..client import Nex
     from ..emulator.faults import Faults
     from .clock import Clock
@@ -58,6 +58,7 @@ def nex(nex_emulator: EmulatorThread) -> Iterator[Nex]:
 
     It repeats failed calls like any client, but without the pauses. It is closed with the test.
     """
+    from ..blocking import Nex as BlockingNex
     from ..client import Nex
     from ..transport.retry import RetryPolicy
     from .closing import LoopBoundPool, close
@@ -69,10 +70,11 @@ def nex(nex_emulator: EmulatorThread) -> Iterator[Nex]:
 
 
 @pytest.fixture
-def nex_blocking(nex_emulator: EmulatorThread) -> Iterator[Any]:
+def nex_blocking(nex_emulator: EmulatorThread) -> Iterator[BlockingNex]:
     """A synchronous client (`nex_async.blocking.Nex`) of the embedded Nex."""
-    blocking = importlib.import_module("nex_async.blocking")
-    with blocking.Nex(nex_emulator.key, base_url=nex_emulator.url) as client:
+    from ..blocking import Nex as BlockingNex
+
+    with BlockingNex(nex_emulator.key, base_url=nex_emulator.url) as client:
         yield client
 
 
