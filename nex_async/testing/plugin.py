@@ -58,7 +58,6 @@ def nex(nex_emulator: EmulatorThread) -> Iterator[Nex]:
 
     It repeats failed calls like any client, but without the pauses. It is closed with the test.
     """
-    from ..blocking import Nex as BlockingNex
     from ..client import Nex
     from ..transport.retry import RetryPolicy
     from .closing import LoopBoundPool, close
