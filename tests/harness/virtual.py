@@ -237,6 +237,15 @@ class MemoryTransport(asyncio.Transport):
         if not self._closing:
             self.protocol.data_received(data)
 
+    def end(self, delay: float, error: Exception | None = None) -> None:
+        """Let the client see the connection end in `delay` seconds: in good order, or with an error."""
+        asyncio.get_running_loop().call_later(delay, self._end, error)
+
+    def _end(self, error: Exception | None) -> None:
+        if not self._closing:
+            self._closing = True
+            self.protocol.connection_lost(error)
+
     def is_closing(self) -> bool:
         return self._closing
 
@@ -261,11 +270,15 @@ class MemoryTransport(asyncio.Transport):
 
 @dataclass
 class MemoryConnector:
-    """A connector factory for `SessionPool`: real aiohttp, no sockets, `latency` seconds to connect."""
+    """A connector factory for `SessionPool`: real aiohttp, no sockets, `latency` seconds to connect.
+
+    `connecting` is told of each connection to be made, and may raise what making it meets.
+    """
 
     respond: Callable[[MemoryTransport, bytes], None]
     latency: float = 0.0
     opened: int = 0
+    connecting: Callable[[Any], None] | None = None
 
     def __call__(self, **arguments: Any) -> aiohttp.BaseConnector:
         factory = self
@@ -273,6 +286,8 @@ class MemoryConnector:
         class Connector(aiohttp.TCPConnector):
             async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
                 await asyncio.sleep(factory.latency)
+                if factory.connecting is not None:
+                    factory.connecting(req)
                 factory.opened += 1
                 protocol = self._factory()
                 protocol.connection_made(MemoryTransport(protocol, factory.respond))
