@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import types
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -29,6 +30,7 @@ __all__ = [
     "Outcome",
     "VirtualLoop",
     "VirtualWire",
+    "counted",
     "reply",
     "run_virtual",
     "virtual_client",
@@ -109,6 +111,23 @@ def run_virtual(coro: Coroutine[Any, Any, T]) -> T:
     finally:
         asyncio.set_event_loop(None)
         loop.close()
+
+
+@types.coroutine
+def counted(coro: Any, reached: Callable[[int], None]) -> Any:
+    """Run a coroutine and tell each time it waits, and for the how manyth time."""
+    step, value, number = coro.send, None, 0
+    while True:
+        try:
+            future = step(value)
+        except StopIteration as stop:
+            return stop.value
+        number += 1
+        reached(number)
+        try:
+            step, value = coro.send, (yield future)
+        except BaseException as error:
+            step, value = coro.throw, error
 
 
 # ---- below the sender: a tenant without a network -------------------------------------------------------------------
