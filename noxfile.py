@@ -121,6 +121,7 @@ def soak(session: nox.Session) -> None:
     numbers = session.posargs or ("--schedules", "10000", "--days", "100")
     session.run("python", "-m", "tests.simulation.soak", "--jobs", "2", *numbers)
     session.run("python", "-m", "tests.simulation.mutants")
+    session.run("python", "-m", "tests.exact.soak")
 
 
 @nox.session
