@@ -46,10 +46,11 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format."""
+    """Check style and format, and that each row of the catalogue of faults has a test or a limit."""
     session.install("ruff >= 0.8")
     session.run("ruff", "check", *CODE)
     session.run("ruff", "format", "--check", *CODE)
+    session.run("python", ".ci/check_faults.py", "-q")
 
 
 @nox.session

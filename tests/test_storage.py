@@ -148,7 +148,7 @@ async def test_a_full_disk_has_its_own_error_and_loses_nothing(tmp_path: Path) -
 
 
 async def test_files_are_private(tmp_path: Path) -> None:
-    """The file, its log and its lock can be read by their owner only."""
+    """X26: the file, its log and its lock can be read by their owner only."""
     path = tmp_path / "private.db"
     async with Database(path) as database:
         await database.run(_create)

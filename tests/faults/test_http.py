@@ -651,7 +651,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encodi
 
 
 async def test_h24_a_body_without_end_is_cut_off() -> None:
-    """An endless body raises BodyTooLarge at the cap; memory grows by no more than twice the cap."""
+    """X24: an endless body raises BodyTooLarge at the cap; memory grows by no more than twice the cap."""
     seen, grown = await bombed(send(CHUNKED), flood)
     assert seen == "BodyTooLarge"
     assert grown <= 2 * CAP
@@ -666,7 +666,7 @@ def deflate_bomb(megabytes: int) -> bytes:
 
 
 async def test_h25_a_decompression_bomb_is_defused() -> None:
-    """512 KB that would unpack to 512 MB raise BodyTooLarge; no more than the cap is ever unpacked."""
+    """X24: 512 KB that would unpack to 512 MB raise BodyTooLarge; no more than the cap is ever unpacked."""
     bomb = render(deflate_bomb(512), headers={"Content-Encoding": "gzip"})
     assert len(bomb) < 1 << 20
     seen, grown = await bombed(send(bomb))

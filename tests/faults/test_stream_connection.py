@@ -477,7 +477,7 @@ def test_s24_keepalives_keep_it_alive() -> None:
 @pytest.mark.parametrize("first", ["reads", "timers"])
 @pytest.mark.parametrize(("begins", "seconds"), [(70.0, 10.0), (2.0, 80.0), (1.0, 75.5), (0.1, 75.1)])
 def test_s24_a_blocked_event_loop_raises_no_alarm(begins: float, seconds: float, first: str) -> None:
-    """S24: what lies in the socket when the loop comes back to life is read before anybody judges."""
+    """S24, R12: what lies in the socket when the loop comes back to life is read before anybody judges."""
     ends = begins + seconds
 
     def during(world: World) -> None:
