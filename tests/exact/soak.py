@@ -56,7 +56,7 @@ def _calls(count: int) -> bool:
 
 
 def _listeners(count: int) -> bool:
-    return _is_nothing(f"{count} listeners", asyncio.run(many_listeners(count, 100)))
+    return _is_nothing(f"{count} listeners", asyncio.run(many_listeners(count, 500)))
 
 
 def _is_nothing(what: str, left: Left) -> bool:

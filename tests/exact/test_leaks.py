@@ -6,20 +6,20 @@ from .leaks import many_calls, many_listeners, many_tenants
 
 
 async def test_calls_leave_nothing() -> None:
-    """Thousands of calls, some of them cut short: no descriptor, task or thread is left."""
-    left = await many_calls(3_000, 1_000)
+    """A thousand calls, some of them cut short: no descriptor, task or thread is left."""
+    left = await many_calls(1_000, 500)
     assert (left.descriptors, left.tasks, left.threads) == (0, 0, 0)
 
 
 async def test_listeners_leave_nothing() -> None:
     """Feeds that are opened and closed, left early or cancelled leave no task, thread or descriptor."""
-    left = await many_listeners(40, 12)
+    left = await many_listeners(12, 8)
     assert (left.descriptors, left.tasks, left.threads) == (0, 0, 0)
 
 
 async def test_many_tenants_on_one_pool_do_not_mix() -> None:
     """X30: keys that share eight connections, in random interleavings with cancels and cuts, get their own replies alone."""
-    ends = await many_tenants(200, 60, seed=1)
+    ends = await many_tenants(200, 40, seed=1)
     assert ends["wrong"] == 0
     assert ends["right"] > 100
     assert min(ends["cancelled"], ends["failed"]) > 10

@@ -175,7 +175,7 @@ PIECES = [
     "a", " ", "<", ">", "<a ", "<script>", "&", "1", "-", "sk-", "sk-a", "Bearer ", "Bearer sk-", "\x1b[", "[0]", "=", ".", "a.",
     "\n", "é", "'", "1h", ".attributes.", "workspace_id=",
 ]  # fmt: skip
-LENGTH = 20_000
+LENGTH = 10_000
 """Bytes: more than is ever kept of what a pattern looks through, but for what is searched for keys."""
 
 
@@ -193,7 +193,7 @@ def test_x25_no_text_makes_a_pattern_slow() -> None:
                 pattern.match(hostile)  # type: ignore[arg-type]
             else:
                 pattern.sub(hostile[:0], hostile)  # type: ignore[arg-type]
-            if time.process_time() - begun > 0.2:
+            if time.process_time() - begun > 0.1:
                 slow.append((name, piece))
     assert slow == []
 
