@@ -12,6 +12,7 @@ import pytest
 from nex_async import Nex, NexError, OutcomeUnknownError, SessionPool, Timeouts
 from nex_async.errors import APIError
 from nex_async.routes import ALL, Route
+from nex_async.transport import lean
 from nex_async.transport.retry import RetryPolicy
 
 from ..harness.canary import KEY
@@ -202,12 +203,15 @@ _SLOW = ("429", "silent_head", "silent_body")
 """These take seconds of a real clock."""
 
 
-async def test_the_same_over_sockets() -> None:
-    """A sample of it over real sockets: two operations of each class, counted by the server."""
+@pytest.mark.parametrize("way", ["lean", "session"])
+async def test_the_same_over_sockets(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample of it over real sockets, counted by the server: an operation of each class, on both ways a call can take."""
+    if way == "session":
+        monkeypatch.setattr(lean, "unfit", lambda: "a test says so")
     by_class: dict[str, list[tuple[Route[Any], Case]]] = {}
     for route, case in CALLS:
         by_class.setdefault(route.retry, []).append((route, case))
-    samples = [each for routes in by_class.values() for each in (routes[0], routes[-1])]
+    samples = [routes[0 if way == "lean" else -1] for routes in by_class.values()]
     fast = RetryPolicy(backoff_base=0.0, throttle_base=0.0)
     for fault in FAULTS:
         if not fault.reached or fault.name in _SLOW:
@@ -218,4 +222,5 @@ async def test_the_same_over_sockets() -> None:
             async with RawServer(quick.script()) as server, SessionPool(max_body=MAX_BODY) as pool:
                 async with Nex(KEY, base_url=server.url, pool=pool, retry=fast, **heard.hooks) as nex:
                     error = await error_of(case.call(nex))
+                    assert nex.stats.transport == way
                     check(fault, route, error, len(server.requests), nex, heard)
