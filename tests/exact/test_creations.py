@@ -10,7 +10,7 @@ from nex_async.transport import retry
 
 from .creations import CREATES, Tally, run_schedule
 
-SCHEDULES = 120
+SCHEDULES = 80
 
 
 def test_no_create_is_doubled() -> None:

@@ -19,7 +19,7 @@ async def test_listeners_leave_nothing() -> None:
 
 async def test_many_tenants_on_one_pool_do_not_mix() -> None:
     """X30: keys that share eight connections, in random interleavings with cancels and cuts, get their own replies alone."""
-    ends = await many_tenants(200, 40, seed=1)
+    ends = await many_tenants(200, 30, seed=1)
     assert ends["wrong"] == 0
     assert ends["right"] > 100
     assert min(ends["cancelled"], ends["failed"]) > 10
