@@ -46,10 +46,11 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format."""
+    """Check style and format, and that each row of the catalogue of faults has a test or a limit."""
     session.install("ruff >= 0.8")
     session.run("ruff", "check", *CODE)
     session.run("ruff", "format", "--check", *CODE)
+    session.run("python", ".ci/check_faults.py", "-q")
 
 
 @nox.session
@@ -121,6 +122,7 @@ def soak(session: nox.Session) -> None:
     numbers = session.posargs or ("--schedules", "10000", "--days", "100")
     session.run("python", "-m", "tests.simulation.soak", "--jobs", "2", *numbers)
     session.run("python", "-m", "tests.simulation.mutants")
+    session.run("python", "-m", "tests.exact.soak")
 
 
 @nox.session

@@ -37,6 +37,8 @@ _TEMPORARY = ""
 _BATCH_JOBS = 512
 _BATCH_SECONDS = 0.02
 """A batch is closed after this many jobs or seconds, so that the first in it does not wait for all."""
+_PATIENCE = 1.0
+"""Seconds for which a cancelled caller stays until its file is free for others."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -84,6 +86,7 @@ class Database:
         except BaseException:
             self._worker = None
             worker.close()
+            await worker.ended(_PATIENCE)
             raise
 
     async def run(
@@ -110,7 +113,11 @@ class Database:
         if worker is None or self._pid != os.getpid():
             return
         worker.close()
-        await asyncio.wrap_future(worker.closed)
+        try:
+            await worker.ended()
+        except asyncio.CancelledError:
+            await worker.ended(_PATIENCE)
+            raise
         worker.thread.join()
 
 
@@ -163,6 +170,14 @@ class _Worker:
             if not self.closing:
                 self.closing = True
                 self._queue.put(None)
+
+    async def ended(self, timeout: float | None = None) -> None:
+        """Wait until the file is closed and free for others, at most `timeout` seconds."""
+        closed = asyncio.wrap_future(self.closed)
+        try:
+            await asyncio.wait([closed], timeout=timeout)
+        finally:
+            closed.cancel()
 
     def _live(self, path: str, synchronous: Synchronous) -> None:
         lock: int | None = None

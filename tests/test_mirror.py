@@ -785,7 +785,7 @@ def connection() -> Iterator[sqlite3.Connection]:
     ],
 )
 def test_odd_slugs_name_tables_and_columns(connection: sqlite3.Connection, slug: str) -> None:
-    """Whatever an object or attribute is called, it has a table or column that can be written and read."""
+    """X29: whatever an object or attribute is called, it has a table or column that can be written and read."""
     clashing = [attribute(name) for name in (slug, "id", "ID", "_attributes", "_rowid_", "rowid", "name", "NAME")]
     for _ in range(2):
         table = file.open_table(connection, "object", slug, "1", slug, clashing, None)
@@ -814,6 +814,7 @@ def test_odd_slugs_name_tables_and_columns(connection: sqlite3.Connection, slug:
         ("text", '"\\ud800x"', "?x"),
         ("text", '"a\\u0000b"', "a\0b"),
         ("text", '{"id": "9", "type": "text", "text": ""}', ""),
+        ("text", '"\');DROP TABLE thing;--"', "');DROP TABLE thing;--"),
         ("text", "[]", None),
         ("text", '[{"type": "text", "text": "one"}]', "one"),
         ("text", '["a", "b"]', '["a","b"]'),
@@ -826,7 +827,7 @@ def test_odd_slugs_name_tables_and_columns(connection: sqlite3.Connection, slug:
     ],
 )
 def test_odd_values_land(connection: sqlite3.Connection, kind: str, sent: str, held: Any) -> None:
-    """A value lands as its column can hold it; what came stays in `_attributes` to the byte."""
+    """X29: a value lands as its column can hold it; what came stays in `_attributes` to the byte."""
     table = file.open_table(connection, "object", "thing", "1", "thing", [attribute("v", kind)], None)
     data = f'{{"v": {sent}}}'
     file.apply_rows(connection, table, [row("1", data.encode())], Seen())

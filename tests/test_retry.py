@@ -107,6 +107,14 @@ def test_a_retry_costs_ten_and_a_throttled_one_five(failure: Any) -> None:
             assert decision.cost == (5.0 if failure == "throttled" else 10.0)
 
 
+@pytest.mark.parametrize("failure", ["throttled", "refused", "fault"])
+def test_a_retry_at_the_servers_own_time_is_free_after_a_429_alone(failure: Any) -> None:
+    """The limiter keeps in line who waits for a 429 to pass; a server that fails is kept from a storm by the budget alone."""
+    decision = decide("read", failure, 1, DEFAULT, retry_after=1.0)
+    assert isinstance(decision, Retry)
+    assert decision.cost == (0.0 if failure == "throttled" else 10.0)
+
+
 @given(st.sampled_from(["throttled", "refused", "fault"]), st.floats(0.0, 120.0), st.floats(0.0, 1.0, exclude_max=True))
 def test_retry_after_is_never_shortened(failure: Any, seconds: float, draw: float) -> None:
     """A wish of the server is obeyed to the full, with at least 50 ms and at most a tenth on top."""

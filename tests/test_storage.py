@@ -91,6 +91,25 @@ async def test_a_cancelled_caller_does_not_break_the_batch() -> None:
         assert set(await database.run(_values)) >= {0, 2}
 
 
+@pytest.mark.parametrize("part", ["open", "aclose"])
+async def test_whoever_is_cancelled_leaves_no_file_locked(tmp_path: Path, part: str) -> None:
+    """An opening or a closing that is cancelled ends when its file is free: the next to open it finds no lock, no thread."""
+    path = tmp_path / "x.db"
+    for turns in range(1, 20):
+        database = Database(path)
+        if part == "aclose":
+            await database.open()
+        task = asyncio.ensure_future(getattr(database, part)())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        if part == "open" and not task.cancelled():
+            await database.aclose()
+        async with Database(path) as other:
+            await other.run(_create)
+
+
 async def test_a_job_may_not_end_the_transaction() -> None:
     """A job that commits by itself fails, and the database goes on."""
     async with Database(":memory:") as database:
@@ -129,7 +148,7 @@ async def test_a_full_disk_has_its_own_error_and_loses_nothing(tmp_path: Path) -
 
 
 async def test_files_are_private(tmp_path: Path) -> None:
-    """The file, its log and its lock can be read by their owner only."""
+    """X26: the file, its log and its lock can be read by their owner only."""
     path = tmp_path / "private.db"
     async with Database(path) as database:
         await database.run(_create)

@@ -38,7 +38,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a PATCH whose reply was lost is sent again; that may undo a change somebody made in between."""
     budget: float = 100.0
     """Size of the retry budget of a key: a fault costs 10, a 429 without Retry-After 5, a success at the first try earns 1.
-    Where the server names its time, waiting for it costs nothing: the limiter keeps such calls in line."""
+    Where a 429 names its time, waiting for it costs nothing: the limiter keeps such calls in line."""
 
     def __post_init__(self) -> None:
         retries: object = self.retries
@@ -129,7 +129,8 @@ def decide(
     if retry_after is not None and failure in ("throttled", "refused", "fault"):
         if retry_after > policy.max_retry_after:
             return _FAIL
-        cost = verdict.cost if failure == "fault" else 0.0
+        # The limiter keeps in line who waits for a 429 to pass; nothing but the budget spares a server that fails.
+        cost = 0.0 if failure == "throttled" else verdict.cost
         return Retry(retry_after + max(0.05, retry_after * 0.1 * draw), cost)
     return Retry(_backoff(failure, attempt, policy, draw), verdict.cost)
 

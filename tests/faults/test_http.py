@@ -341,13 +341,15 @@ async def test_h10_a_throttled_create_is_repeated_and_made_once() -> None:
 # ---- storms ---------------------------------------------------------------------------------------------------------
 
 
-def test_h13_a_storm_is_not_fed_by_retries(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("retry_after", [None, "1"])
+def test_h13_a_storm_is_not_fed_by_retries(retry_after: str | None, caplog: pytest.LogCaptureFixture) -> None:
     """Ten minutes of nothing but 503 under 64 workers: requests stay within 1.10 of the calls plus ten; recovery in 5 s."""
     caplog.set_level(logging.ERROR, "nex_async")  # a line for each of 16 000 attempts, kept by pytest, takes a minute
     healed_at = 1_000.0 + 600.0
 
     def server(call: Call) -> Outcome:
-        return Outcome(0.05, reply(200) if call.at >= healed_at else reply(503))
+        refusal = reply(503) if retry_after is None else reply(503, retry_after=retry_after)
+        return Outcome(0.05, reply(200) if call.at >= healed_at else refusal)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -649,7 +651,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encodi
 
 
 async def test_h24_a_body_without_end_is_cut_off() -> None:
-    """An endless body raises BodyTooLarge at the cap; memory grows by no more than twice the cap."""
+    """X24: an endless body raises BodyTooLarge at the cap; memory grows by no more than twice the cap."""
     seen, grown = await bombed(send(CHUNKED), flood)
     assert seen == "BodyTooLarge"
     assert grown <= 2 * CAP
@@ -664,7 +666,7 @@ def deflate_bomb(megabytes: int) -> bytes:
 
 
 async def test_h25_a_decompression_bomb_is_defused() -> None:
-    """512 KB that would unpack to 512 MB raise BodyTooLarge; no more than the cap is ever unpacked."""
+    """X24: 512 KB that would unpack to 512 MB raise BodyTooLarge; no more than the cap is ever unpacked."""
     bomb = render(deflate_bomb(512), headers={"Content-Encoding": "gzip"})
     assert len(bomb) < 1 << 20
     seen, grown = await bombed(send(bomb))

@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import logging
 import random
-import types
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -32,7 +31,7 @@ from nex_async.routes import STREAM_INSIGHTS
 from nex_async.transport.wire import Reply, error_of
 
 from ..harness.raw_server import Peer, RawServer, Step, hold, read_request, reset, send, signal, wait
-from ..harness.virtual import MemoryConnector, MemoryTransport, run_virtual
+from ..harness.virtual import MemoryConnector, MemoryTransport, counted, run_virtual
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -478,7 +477,7 @@ def test_s24_keepalives_keep_it_alive() -> None:
 @pytest.mark.parametrize("first", ["reads", "timers"])
 @pytest.mark.parametrize(("begins", "seconds"), [(70.0, 10.0), (2.0, 80.0), (1.0, 75.5), (0.1, 75.1)])
 def test_s24_a_blocked_event_loop_raises_no_alarm(begins: float, seconds: float, first: str) -> None:
-    """S24: what lies in the socket when the loop comes back to life is read before anybody judges."""
+    """S24, R12: what lies in the socket when the loop comes back to life is read before anybody judges."""
     ends = begins + seconds
 
     def during(world: World) -> None:
@@ -710,23 +709,6 @@ def test_s38_what_waits_for_room_survives_a_rotation() -> None:
 
 
 # ---- S40: cancellation ----------------------------------------------------------------------------------------------
-
-
-@types.coroutine
-def counted(coro: Any, reached: Callable[[int], None]) -> Any:
-    """Run a coroutine and tell each time it waits, and for the how manyth time."""
-    step, value, number = coro.send, None, 0
-    while True:
-        try:
-            future = step(value)
-        except StopIteration as stop:
-            return stop.value
-        number += 1
-        reached(number)
-        try:
-            step, value = coro.send, (yield future)
-        except BaseException as error:
-            step, value = coro.throw, error
 
 
 def eventful() -> World:

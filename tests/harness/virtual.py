@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import types
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -29,6 +30,7 @@ __all__ = [
     "Outcome",
     "VirtualLoop",
     "VirtualWire",
+    "counted",
     "reply",
     "run_virtual",
     "virtual_client",
@@ -109,6 +111,23 @@ def run_virtual(coro: Coroutine[Any, Any, T]) -> T:
     finally:
         asyncio.set_event_loop(None)
         loop.close()
+
+
+@types.coroutine
+def counted(coro: Any, reached: Callable[[int], None]) -> Any:
+    """Run a coroutine and tell each time it waits, and for the how manyth time."""
+    step, value, number = coro.send, None, 0
+    while True:
+        try:
+            future = step(value)
+        except StopIteration as stop:
+            return stop.value
+        number += 1
+        reached(number)
+        try:
+            step, value = coro.send, (yield future)
+        except BaseException as error:
+            step, value = coro.throw, error
 
 
 # ---- below the sender: a tenant without a network -------------------------------------------------------------------
@@ -237,6 +256,15 @@ class MemoryTransport(asyncio.Transport):
         if not self._closing:
             self.protocol.data_received(data)
 
+    def end(self, delay: float, error: Exception | None = None) -> None:
+        """Let the client see the connection end in `delay` seconds: in good order, or with an error."""
+        asyncio.get_running_loop().call_later(delay, self._end, error)
+
+    def _end(self, error: Exception | None) -> None:
+        if not self._closing:
+            self._closing = True
+            self.protocol.connection_lost(error)
+
     def is_closing(self) -> bool:
         return self._closing
 
@@ -261,11 +289,15 @@ class MemoryTransport(asyncio.Transport):
 
 @dataclass
 class MemoryConnector:
-    """A connector factory for `SessionPool`: real aiohttp, no sockets, `latency` seconds to connect."""
+    """A connector factory for `SessionPool`: real aiohttp, no sockets, `latency` seconds to connect.
+
+    `connecting` is told of each connection to be made, and may raise what making it meets.
+    """
 
     respond: Callable[[MemoryTransport, bytes], None]
     latency: float = 0.0
     opened: int = 0
+    connecting: Callable[[Any], None] | None = None
 
     def __call__(self, **arguments: Any) -> aiohttp.BaseConnector:
         factory = self
@@ -273,6 +305,8 @@ class MemoryConnector:
         class Connector(aiohttp.TCPConnector):
             async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
                 await asyncio.sleep(factory.latency)
+                if factory.connecting is not None:
+                    factory.connecting(req)
                 factory.opened += 1
                 protocol = self._factory()
                 protocol.connection_made(MemoryTransport(protocol, factory.respond))
