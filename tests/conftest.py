@@ -19,6 +19,11 @@ from nex_async.emulator import Emulator
 
 from .harness.canary import KEY, ErrorWatch, LogWatch
 
+if os.environ.get("NEX_ASYNC_LOOP") == "uvloop":  # nox -s matrix: each loop of the suite is then uvloop's
+    import uvloop
+
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
 _ENVIRONMENT = ("NEX_API_KEY", "NEX_API_BASE_URL", "NEX_DEV_URL", "NEX_BASE_DIR")
 
 
@@ -100,7 +105,7 @@ def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def _is_executor(thread: threading.Thread) -> bool:
     """Return whether a thread belongs to the loop's default executor, which ends with the loop."""
-    return thread.name.startswith("asyncio_")
+    return thread.name.startswith(("asyncio_", "uvloop_"))
 
 
 @pytest.fixture
