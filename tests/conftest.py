@@ -18,12 +18,9 @@ from nex_async import Nex
 from nex_async.emulator import Emulator
 
 from .harness.canary import KEY, ErrorWatch, LogWatch
+from .harness.loops import install as install_loop
 
-if os.environ.get("NEX_ASYNC_LOOP") == "uvloop":  # nox -s matrix: each loop of the suite is then uvloop's
-    import uvloop
-
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-
+install_loop()
 _ENVIRONMENT = ("NEX_API_KEY", "NEX_API_BASE_URL", "NEX_DEV_URL", "NEX_BASE_DIR")
 
 
