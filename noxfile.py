@@ -162,7 +162,7 @@ def sinks(session: nox.Session) -> None:
 
 @nox.session(python=["3.10", "3.11", "3.12", "3.13"])
 def matrix(session: nox.Session) -> None:
-    """Run the suite on asyncio and on uvloop in development mode, then three times in a random order. Arguments go to pytest.
+    """Run the suite on asyncio and on uvloop in development mode, then three times in a random order. Arguments: pytest.
 
     `nox -s matrix-3.12` takes one version; a version that is not installed is passed over.
     """

@@ -136,9 +136,9 @@ def _not_code(tree: ast.Module) -> set[int]:
             parts = [node]
         elif isinstance(node, ast.Call) and "warn" in ast.unparse(node.func):
             parts = list(node.keywords)  # how many frames up the caller stands
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).startswith(("_log.", "log.")):
-            parts = [node]
-        elif isinstance(node, ast.JoinedStr):
+        elif (isinstance(node, ast.Call) and ast.unparse(node.func).startswith(("_log.", "log."))) or isinstance(
+            node, ast.JoinedStr
+        ):
             parts = [node]
         for part in parts:
             if part is not None:
