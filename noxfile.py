@@ -211,7 +211,7 @@ def floors(session: nox.Session) -> None:
         "pytest-asyncio >= 1.0",
         "pytest-timeout >= 2.3",
         "trustme >= 1.1",
-    )  # `dev` asks for more
+    )
     session.install("-e", ".", *(_lowest(need) for need in _needs(*extras)), *tools)
     default = ("tests/test_models.py", "tests/test_paging.py", "tests/test_client.py", "tests/test_retry.py", "tests/faults")
     session.run("python", "-m", "pytest", *(session.posargs or default))
