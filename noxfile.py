@@ -140,6 +140,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def hostile(session: nox.Session) -> None:
+    """Decode a million spoilt replies, and try fifty thousand ids in the paths. `-- --replies 10000` chooses other numbers."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "tests.faults.hostile", *session.posargs)
+
+
+@nox.session
 def console(session: nox.Session) -> None:
     """Test the emulator's console in a headless Chromium: that of `NEX_ASYNC_CHROMIUM` or the first on the path."""
     session.install("-e", ".[dev]", "playwright >= 1.44")
