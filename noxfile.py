@@ -141,7 +141,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def hostile(session: nox.Session) -> None:
-    """Decode a million spoilt replies, and try fifty thousand ids in the paths. `-- --replies 10000` chooses other numbers."""
+    """Decode a million spoilt replies, and fifty thousand ids in paths. `-- --replies 10000` chooses other numbers."""
     session.install("-e", ".[dev]")
     session.run("python", "-m", "tests.faults.hostile", *session.posargs)
 
