@@ -214,8 +214,8 @@ def _read(path: Path) -> _Credentials | None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         content = b""  # no traceback of ours shows it
         raise ConfigError(f"{path} is not a JSON file of credentials") from None
-    holds_more = found.api_key or found.base_url or found.dev_url
-    if holds_more and os.name == "posix" and mode & (stat.S_IWGRP | stat.S_IWOTH):
+    says_where = bool(found.api_key or found.base_url or found.dev_url)
+    if says_where and os.name == "posix" and mode & (stat.S_IWGRP | stat.S_IWOTH):
         content, found = b"", _Credentials()  # no traceback of ours shows them
         raise ConfigError(f"{path} says where a key goes, and others can write it; run: chmod 600 {path}")
     if found.api_key and os.name == "posix" and mode & (stat.S_IRGRP | stat.S_IROTH):
