@@ -34,7 +34,7 @@ _SLOW = ("--deselect", "tests/test_sse.py::test_every_split", "--deselect", "tes
 CORES: dict[str, tuple[str, ...]] = {
     "nex_async/transport/retry.py": ("tests/test_retry.py",),
     "nex_async/feeds/sse.py": ("tests/test_sse.py", *_SLOW),
-    "nex_async/feeds/windows.py": ("tests/test_ledger.py",),
+    "nex_async/feeds/windows.py": ("tests/test_feeds.py", "tests/simulation/test_regimes.py"),
     "nex_async/paging.py": ("tests/test_paging.py",),
     "nex_async/walk.py": ("tests/test_paging.py",),
     "nex_async/bulk/journal.py": ("tests/bulk/test_parts.py", "tests/bulk/test_faults.py"),
