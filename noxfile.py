@@ -220,7 +220,14 @@ def floors(session: nox.Session) -> None:
         "trustme >= 1.1",
     )
     session.install("-e", ".", *(_lowest(need) for need in _needs(*extras)), *tools)
-    default = ("tests/test_models.py", "tests/test_paging.py", "tests/test_client.py", "tests/test_retry.py", "tests/faults")
+    default = (
+        "tests/test_config.py",
+        "tests/test_models.py",
+        "tests/test_paging.py",
+        "tests/test_client.py",
+        "tests/test_retry.py",
+        "tests/faults",
+    )
     session.run("python", "-m", "pytest", *(session.posargs or default))
 
 
