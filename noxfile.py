@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -151,6 +152,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def hostile(session: nox.Session) -> None:
+    """Decode a million spoilt replies, and fifty thousand ids in paths. `-- --replies 10000` chooses other numbers."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "tests.faults.hostile", *session.posargs)
+
+
+@nox.session
 def console(session: nox.Session) -> None:
     """Test the emulator's console in a headless Chromium: that of `NEX_ASYNC_CHROMIUM` or the first on the path."""
     session.install("-e", ".[dev]", "playwright >= 1.44")
@@ -169,3 +177,89 @@ def sinks(session: nox.Session) -> None:
         session.error(f"no {' and no '.join(missing)} on the path (Debian: apt-get install redis-server nats-server)")
     session.install("-e", ".[dev]")
     session.run("python", "-m", "pytest", "tests/sinks", *session.posargs)
+
+
+@nox.session(python=["3.10", "3.11", "3.12", "3.13"])
+def matrix(session: nox.Session) -> None:
+    """Run the suite on asyncio and on uvloop in development mode, then three times in a random order. Arguments: pytest.
+
+    `nox -s matrix-3.12` takes one version; a version that is not installed is passed over.
+    """
+    session.install("-e", ".[dev,demo]", "pytest-randomly >= 3.15")
+    for loop in ("asyncio", "uvloop"):
+        run = ("python", "-X", "dev", "-m", "pytest", "-p", "no:randomly", *session.posargs)
+        session.run(*run, env={"NEX_ASYNC_LOOP": loop})
+    for seed in (1, 2, 3):
+        session.run("python", "-m", "pytest", f"--randomly-seed={seed}", *session.posargs)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Ask the advisory database about what the package needs, in the newest versions and in the lowest it allows."""
+    session.install("pip-audit >= 2.7")
+    needs = _needs("cli", "demo", "nats", "otel", "parquet", "redis", "speed", "zstd")
+    place = Path(session.create_tmp())
+    for name, lines in (("newest", needs), ("lowest", [_lowest(need) for need in needs])):
+        listed = place / f"{name}.txt"
+        listed.write_text("\n".join(lines) + "\n")
+        report = place / f"{name}.json"
+        report.unlink(missing_ok=True)
+        more = ("--no-deps", "--disable-pip") if name == "lowest" else ()
+        command = ("pip-audit", "-r", str(listed), *more, "--progress-spinner", "off", "-f", "json", "-o", str(report))
+        session.run(*command, success_codes=[0, 1])
+        if not report.exists():
+            session.error(f"{name}: the advisory database cannot be reached, or pip-audit failed: nothing was audited")
+        found = json.loads(report.read_text())["dependencies"]
+        passed_over = [each["name"] for each in found if "skip_reason" in each]
+        if not found or len(passed_over) == len(found):
+            session.error(f"{name}: the advisory database cannot be reached, or knows none of them: nothing was audited")
+        if passed_over:
+            session.warn(f"{name}: not audited, for the database does not know them: {', '.join(passed_over)}")
+        if bad := [each["name"] for each in found if each.get("vulns")]:
+            session.error(f"{name}: advisories against {', '.join(bad)}")
+        session.log(f"{name}: no advisory against {len(found) - len(passed_over)} packages")
+
+
+@nox.session
+def floors(session: nox.Session) -> None:
+    """Run the tests of the core with the lowest version of each dependency that `pyproject.toml` allows, extras too."""
+    extras = ("cli", "demo", "nats", "otel", "parquet", "redis", "speed", "testing", "zstd")
+    tools = (
+        "hypothesis",
+        "psutil",
+        "pytest-asyncio >= 1.0",
+        "pytest-timeout >= 2.3",
+        "trustme >= 1.1",
+    )
+    session.install("-e", ".", *(_lowest(need) for need in _needs(*extras)), *tools)
+    default = (
+        "tests/test_config.py",
+        "tests/test_models.py",
+        "tests/test_paging.py",
+        "tests/test_client.py",
+        "tests/test_retry.py",
+        "tests/faults",
+    )
+    session.run("python", "-m", "pytest", *(session.posargs or default))
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Change the pure cores in every small way, and count the changes that their tests notice: 85 % in each file at least.
+
+    `-- --sample 40` draws some; `-- nex_async/feeds/sse.py` takes one file.
+    """
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "tests.mutation.run", *session.posargs)
+
+
+def _needs(*extras: str) -> list[str]:
+    """Return what the package depends on, with these of its extras."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    found = [*project["dependencies"], *(need for extra in extras for need in project["optional-dependencies"][extra])]
+    return list(dict.fromkeys(found))
+
+
+def _lowest(need: str) -> str:
+    """Return a requirement with its lower bound pinned: `aiohttp >= 3.14` becomes `aiohttp == 3.14`."""
+    return need.replace(">=", "==", 1)

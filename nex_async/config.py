@@ -214,6 +214,10 @@ def _read(path: Path) -> _Credentials | None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         content = b""  # no traceback of ours shows it
         raise ConfigError(f"{path} is not a JSON file of credentials") from None
+    says_where = bool(found.api_key or found.base_url or found.dev_url)
+    if says_where and os.name == "posix" and mode & (stat.S_IWGRP | stat.S_IWOTH):
+        content, found = b"", _Credentials()  # no traceback of ours shows them
+        raise ConfigError(f"{path} says where a key goes, and others can write it; run: chmod 600 {path}")
     if found.api_key and os.name == "posix" and mode & (stat.S_IRGRP | stat.S_IROTH):
         warnings.warn(f"{path} holds an API key and is readable by others; run: chmod 600 {path}", UserWarning, 4)
     return found

@@ -18,10 +18,13 @@ from nex_async import Nex
 from nex_async.emulator import Emulator
 
 from .harness.canary import KEY, ErrorWatch, LogWatch
+from .harness.loops import install as install_loop
 
 # The processes that tests start by the hundred share what the first of them compiled.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode"))
+
+install_loop()
 
 _ENVIRONMENT = ("NEX_API_KEY", "NEX_API_BASE_URL", "NEX_DEV_URL", "NEX_BASE_DIR")
 
@@ -110,7 +113,7 @@ def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def _is_executor(thread: threading.Thread) -> bool:
     """Return whether a thread belongs to the loop's default executor, which ends with the loop."""
-    return thread.name.startswith("asyncio_")
+    return thread.name.startswith(("asyncio_", "uvloop_"))
 
 
 @pytest.fixture

@@ -114,6 +114,16 @@ def test_x27_key_file_readable_by_others(home: Path, mode: int) -> None:
     assert not any(leaked(str(warning.message)) for warning in caught)
 
 
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o660, 0o666])
+@pytest.mark.parametrize("content", [{"api_key": KEY}, {"api_key": KEY, "base_url": "https://evil.example"}])
+def test_x26_key_file_writable_by_others(home: Path, mode: int, content: dict[str, str]) -> None:
+    """A file with a key that others can write is refused: they could send the key to a host of theirs."""
+    write(home / ".nex/config.json", content, mode)
+    with pytest.raises(ConfigError, match="chmod 600") as caught:
+        key_of()
+    assert not leaked(repr(caught.value))
+
+
 def test_x27_private_or_keyless_files_are_fine(home: Path) -> None:
     """A private key file, and a public file without a key, give no warning."""
     write(home / ".nex/config.json", {"active_workspace": "a"}, 0o644)

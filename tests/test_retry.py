@@ -649,3 +649,67 @@ def test_closing_ends_calls_and_nothing_else() -> None:
         assert ended == ["late", "lucky"]
 
     run_virtual(main())
+
+
+# ---- the numbers of the decision ------------------------------------------------------------------------------------
+
+
+def test_the_numbers_of_a_policy() -> None:
+    """Unless told otherwise a policy is the documented one; each of its times may be anything from 0 to less than 1e9."""
+    assert RetryPolicy() == RetryPolicy(
+        retries=None,
+        backoff_base=0.25,
+        backoff_cap=8.0,
+        throttle_base=1.0,
+        throttle_cap=30.0,
+        max_retry_after=120.0,
+        retry_ambiguous=True,
+        budget=100.0,
+    )
+    for name in ("backoff_base", "backoff_cap", "throttle_base", "throttle_cap", "max_retry_after", "budget"):
+        assert getattr(RetryPolicy(**{name: 0}), name) == 0
+        for wrong in (1e9, -1e-9, True, "1", None):
+            with pytest.raises(ConfigError, match=name):
+                RetryPolicy(**{name: wrong})
+    for retries in (0, 100):
+        assert RetryPolicy(retries=retries).retries == retries
+    for refused in (-1, 101, True, 1.0):
+        with pytest.raises(ConfigError, match="retries"):
+            RetryPolicy(retries=refused)  # type: ignore[arg-type]
+
+
+def test_a_time_the_server_names() -> None:
+    """It is waited for, with 10 % of jitter and 50 ms at least, up to `max_retry_after` itself; only a fault has a cost."""
+    policy = RetryPolicy()
+    for failure, cost in (("throttled", 0.0), ("refused", 0.0), ("fault", 10.0)):
+        assert decide("read", failure, 1, policy, retry_after=120.0, draw=1.0) == Retry(132.0, cost)  # type: ignore[arg-type]
+        assert decide("read", failure, 1, policy, retry_after=120.1) == Fail()  # type: ignore[arg-type]
+        assert decide("read", failure, 1, policy, retry_after=0.0) == Retry(0.05, cost)  # type: ignore[arg-type]
+    assert decide("read", "lost", 1, policy, retry_after=2.0, draw=1.0) == Retry(0.25, 10.0)
+
+
+def test_the_backoff_grows_to_its_cap() -> None:
+    """The ceiling doubles from the base to the cap; a fault waits anything up to it, a throttle at least half of it."""
+    policy = RetryPolicy(retries=100)
+    for attempt, fault, throttle in (
+        (1, 0.25, 1.0),
+        (2, 0.5, 2.0),
+        (5, 4.0, 16.0),
+        (6, 8.0, 30.0),
+        (9, 8.0, 30.0),
+        (100, 8.0, 30.0),
+    ):
+        for draw in (0.0, 0.25, 0.5, 1.0):
+            assert decide("read", "fault", attempt, policy, draw=draw) == Retry(fault * draw, 10.0)
+            assert decide("read", "throttled", attempt, policy, draw=draw) == Retry(throttle * (0.5 + 0.5 * draw), 5.0)
+    assert decide("read", "fault", 1, policy) == Retry(0.125, 10.0)
+    wide = RetryPolicy(retries=100, backoff_base=1e-9, backoff_cap=1e8, throttle_base=1e-9, throttle_cap=1e8)
+    assert decide("read", "fault", 100, wide, draw=1.0) == Retry(1e-9 * 2.0**30, 10.0)
+
+
+def test_a_lost_patch_is_repeated_unless_told_otherwise() -> None:
+    """Only a PATCH whose reply was lost obeys `retry_ambiguous`."""
+    careful = RetryPolicy(retry_ambiguous=False)
+    assert isinstance(decide("state", "lost", 1, careful), Retry)
+    assert isinstance(decide("state", "lost", 1, careful, patch=True), Ambiguous)
+    assert isinstance(decide("state", "lost", 1, RetryPolicy(), patch=True), Retry)

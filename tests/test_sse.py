@@ -571,3 +571,22 @@ def test_a_million_tiny_events() -> None:
     before = weight(decoder)
     assert sum(len(decoder.feed(block)) for _ in range(500)) == 1_000_000
     assert weight(decoder) <= before + 64
+
+
+def test_a_stream_that_begins_after_another_may_have_its_own_byte_order_mark() -> None:
+    """After `close` another stream begins: its first bytes may be a byte order mark, whole or in parts, and its first comment counts."""
+    decoder = SSEDecoder()
+    decoder.feed(b": one\n\ndata: half")
+    decoder.close()
+    events = [event for part in (b"\xef", b"\xbb", b"\xbf: two\nda", b"ta: whole\n\n") for event in decoder.feed(part)]
+    assert [event.data for event in events] == [b"whole"]
+    assert decoder.first_comment == b" two"
+
+
+def test_the_default_size_of_an_event() -> None:
+    """16 MiB of data in one event pass, and not a byte more."""
+    limit = 16 * 1024 * 1024
+    for size, passed in ((limit - len(b"data: "), 1), (limit - len(b"data: ") + 1, 0)):
+        decoder = SSEDecoder()
+        assert len(decoder.feed(b"data: " + b"x" * size + b"\n\n")) == passed
+        assert decoder.oversize == 1 - passed

@@ -280,7 +280,7 @@ def _note_resumption(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE trouble SET attempts = attempts + 1 WHERE attempts > 0")
     if stuck == low + 1:
         connection.execute(
-            "INSERT INTO trouble (seq, attempts, first, error) VALUES (?1, 2, ?2, 'the process ended while it was sent')"
+            "INSERT INTO trouble (seq, attempts, first, error) VALUES (?, 2, ?, 'the process ended while it was sent')"
             " ON CONFLICT (seq) DO UPDATE SET attempts = 2 WHERE attempts = 0",
             (low, time.time()),
         )

@@ -44,7 +44,7 @@ CREATE TABLE gap (
 """
 _CHANGES = {
     "bind": "INSERT OR REPLACE INTO bound (id, created) VALUES (?, ?)",
-    "unbind": "DELETE FROM bound WHERE id = ?1 AND ?2 IS NULL",
+    "unbind": "DELETE FROM bound WHERE id = ? AND ? IS NULL",
     "credit": "INSERT INTO credit (mark, emitted) VALUES (?, ?)",
     "debit": "DELETE FROM credit WHERE rowid = (SELECT min(rowid) FROM credit WHERE mark = ? AND emitted = ?)",
     "recent": "INSERT OR REPLACE INTO recent (mark, moment) VALUES (?, ?)",

@@ -173,7 +173,10 @@ class Settings:
 
 def timeouts_from(timeout: float | Timeouts | None, base: Timeouts) -> Timeouts:
     """Return what a caller's `timeout` means: a `Timeouts` as it is, a number as another total for `base`."""
-    return timeout if isinstance(timeout, Timeouts) else msgspec.structs.replace(base, total=timeout)
+    if isinstance(timeout, Timeouts):
+        return timeout
+    # Not `msgspec.structs.replace`: before msgspec 0.21 it checks nothing.
+    return Timeouts(**{**msgspec.structs.asdict(base), "total": timeout})
 
 
 def _extra_headers(options: RequestOptions) -> dict[str, str]:

@@ -255,7 +255,7 @@ class ConnectionSet:
         for session in self._sessions:
             session.detach()
         for connector in self._connectors.values():
-            _drop_connector(connector)
+            _drop_connector(connector, self.loop)
         self._sessions.clear()
         self._connectors.clear()
 
@@ -273,27 +273,26 @@ def refuse_hidden_retry(session: aiohttp.ClientSession) -> None:
         _log.warning(template, aiohttp.__version__, extra={"nex_aiohttp": aiohttp.__version__})
 
 
-def _drop_connector(connector: aiohttp.BaseConnector) -> None:
+def _drop_connector(connector: aiohttp.BaseConnector, loop: asyncio.AbstractEventLoop) -> None:
     connections = [protocol for held in connector._conns.values() for protocol, _ in held]
     connections += [protocol for protocol in connector._acquired if hasattr(protocol, "transport")]
     connector._conns.clear()
     for protocol in connections:
         transport = getattr(protocol, "transport", None)
         if transport is not None:
-            _drop_transport(transport)
+            _drop_transport(transport, loop)
     with contextlib.suppress(Exception):
         connector._close()
 
 
-def _drop_transport(transport: asyncio.Transport) -> None:
+def _drop_transport(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
     inner: Any = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None) or transport
-    loop = getattr(inner, "_loop", None)
-    if loop is not None and not loop.is_closed():
+    if not loop.is_closed():
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(inner.abort)
             return
     # The loop is gone: what it would have called to end the connection is called here, which closes the socket. The
-    # protocol is not told, for it would ask the loop for more.
+    # protocol is not told, for it would ask the loop for more. (uvloop closes its sockets when it is closed.)
     with contextlib.suppress(Exception):
         inner._protocol_connected, inner._closing = False, True
         inner._call_connection_lost(None)

@@ -72,7 +72,7 @@ Decision: TypeAlias = "Retry | Fail | Ambiguous"
 _FAIL, _AMBIGUOUS = Fail(), Ambiguous()
 
 _ATTEMPTS: dict[RetryClass, int] = {"read": 4, "upsert": 4, "state": 3, "create": 4, "costly": 3}
-_FAULT_STATUSES = frozenset({408, 425, 500, 502, 503, 504})
+_FAULT_STATUSES = frozenset({408, 425})
 _FAULT_COST, _THROTTLE_COST = 10.0, 5.0
 
 

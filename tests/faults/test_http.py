@@ -614,14 +614,15 @@ from nex_async import Nex, RetryPolicy
 async def main(url, key):
     async with Nex(key, base_url=url, retry=RetryPolicy(retries=0)) as nex:
         await nex.tasks.get("warm-up")
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = resource.getrusage(resource.RUSAGE_SELF)
         try:
             await nex.tasks.get("1")
             seen = "success"
         except nex_async.NexError as error:
             seen = type(error).__name__
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(json.dumps([seen, grown]))
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    grown, spent = (after.ru_maxrss - before.ru_maxrss) / 1024, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(json.dumps([seen, grown, spent]))
 
 resource.setrlimit(resource.RLIMIT_AS, (512 << 20, 512 << 20))
 asyncio.run(main(*sys.argv[1:]))
@@ -629,13 +630,14 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 async def bombed(*script: Any) -> tuple[str, float]:
-    """Return what a client of 512 MB sees of a bomb, and by how many MB it grew."""
+    """Return what a client of 512 MB sees of a bomb, which costs it less than 2 s of CPU, and by how many MB it grew."""
     async with RawServer([answer(TASK), read_request, *script]) as server:
         child = await asyncio.to_thread(
             subprocess.run, [sys.executable, "-c", BOMB_CLIENT, server.url, KEY], capture_output=True, timeout=30
         )
     assert child.returncode == 0, child.stderr.decode()[-2000:]
-    seen, grown = json.loads(child.stdout)
+    seen, grown, spent = json.loads(child.stdout)
+    assert spent < 2
     return seen, grown
 
 
@@ -684,6 +686,28 @@ async def test_h26_many_empty_gzip_members_cost_nothing() -> None:
             await failure(nex.tasks.get("1"), ProtocolError)
             spent.append(time.process_time() - began)
     assert min(spent) < 0.05
+
+
+NESTED = {
+    "arrays that are closed": b"[" * 100_000 + b"]" * 100_000,
+    "objects in an unknown field": b'{"id":"1","title":"t","strange":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001,
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+async def test_h21_nesting_100_000_deep(name: str) -> None:
+    """A reply nested 100,000 deep is a DecodeError, in a client of 512 MB too, whose process goes on."""
+    seen, grown = await bombed(send(render(NESTED[name])))
+    assert seen == "DecodeError"
+    assert grown <= 2 * CAP
+
+
+async def test_h26_many_gzip_members_in_a_small_process() -> None:
+    """20,000 gzip members, empty or not, are a ProtocolError in a client of 512 MB."""
+    for member in (gzip.compress(b""), gzip.compress(b"[1]")):
+        seen, grown = await bombed(send(render(member * 20_000, headers={"Content-Encoding": "gzip"})))
+        assert seen == "ProtocolError"
+        assert grown <= 2 * CAP
 
 
 # ---- other answers --------------------------------------------------------------------------------------------------
