@@ -679,9 +679,9 @@ def test_the_numbers_of_a_policy() -> None:
 
 
 def test_a_time_the_server_names() -> None:
-    """It is waited for, with 10 % of jitter and 50 ms at least, up to `max_retry_after` itself; only a fault has a cost."""
+    """It is waited for, with 10 % of jitter and 50 ms at least, up to `max_retry_after` itself; only waiting for a limit is free."""
     policy = RetryPolicy()
-    for failure, cost in (("throttled", 0.0), ("refused", 0.0), ("fault", 10.0)):
+    for failure, cost in (("throttled", 0.0), ("refused", 10.0), ("fault", 10.0)):
         assert decide("read", failure, 1, policy, retry_after=120.0, draw=1.0) == Retry(132.0, cost)  # type: ignore[arg-type]
         assert decide("read", failure, 1, policy, retry_after=120.1) == Fail()  # type: ignore[arg-type]
         assert decide("read", failure, 1, policy, retry_after=0.0) == Retry(0.05, cost)  # type: ignore[arg-type]
