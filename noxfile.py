@@ -13,6 +13,9 @@ nox.options.default_venv_backend = "uv|virtualenv" if shutil.which("uv") else "v
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 
+_WORKERS = ("-n", "3", "--dist", "worksteal")
+"""Three processes on two cores: many a test waits for a process or a clock."""
+
 CODE = ("nex_async", "tests", "benchmarks", "examples", ".ci", "noxfile.py")
 
 
@@ -27,14 +30,14 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the test suite. Arguments after `--` go to pytest."""
     session.install("-e", ".[dev,demo]")
-    session.run("python", "-m", "pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
+    session.run("python", "-m", "pytest", *_WORKERS, *session.posargs)
 
 
 @nox.session
 def debug(session: nox.Session) -> None:
     """Run the test suite with asyncio's debug mode and Python's development mode."""
     session.install("-e", ".[dev,demo]")
-    session.run("python", "-X", "dev", "-m", "pytest", *session.posargs, env={"PYTHONASYNCIODEBUG": "1"})
+    session.run("python", "-X", "dev", "-m", "pytest", *_WORKERS, *session.posargs, env={"PYTHONASYNCIODEBUG": "1"})
 
 
 @nox.session
@@ -109,7 +112,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def gate(session: nox.Session) -> None:
     """Fail when one of four hot paths became 15 % dearer than it was. `-- --update` stores what they cost now."""
-    session.install("-e", ".[bench]")
+    session.install("-e", ".", "psutil")
     session.run("python", "-m", "benchmarks.gate", *session.posargs)
 
 
@@ -187,10 +190,10 @@ def matrix(session: nox.Session) -> None:
     """
     session.install("-e", ".[dev,demo]", "pytest-randomly >= 3.15")
     for loop in ("asyncio", "uvloop"):
-        run = ("python", "-X", "dev", "-m", "pytest", "-p", "no:randomly", *session.posargs)
+        run = ("python", "-X", "dev", "-m", "pytest", *_WORKERS, "-p", "no:randomly", *session.posargs)
         session.run(*run, env={"NEX_ASYNC_LOOP": loop})
     for seed in (1, 2, 3):
-        session.run("python", "-m", "pytest", f"--randomly-seed={seed}", *session.posargs)
+        session.run("python", "-m", "pytest", *_WORKERS, f"--randomly-seed={seed}", *session.posargs)
 
 
 @nox.session

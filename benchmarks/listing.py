@@ -116,7 +116,7 @@ async def jobs(origin: str, *, full: bool) -> Jobs:
     slices = 11 if full else 5
     for delay in (0, 5, 50):
         for window in windows:
-            pages = 200 if full else 96 if window > 1 else 16
+            pages = 200 if full else 96 if window > 1 else 12
             async for job in _delayed(origin, delay, pages, window, slices):
                 yield job
     await control(origin, total=0)
@@ -142,7 +142,7 @@ async def _without_delay(origin: str, full: bool) -> AsyncIterator[Job]:
             ways.append(_way("openai paginator", run, total))
         except Exception as error:
             peers.note("openai paginator", error)
-        yield Job("listing, 0 ms, sequential, pages of 100", "record", ways, 25 if full else 9, missing=peers.missing)
+        yield Job("listing, 0 ms, sequential, pages of 100", "record", ways, 25 if full else 7, missing=peers.missing)
 
 
 async def _delayed(origin: str, delay: int, pages: int, window: int, slices: int) -> AsyncIterator[Job]:
