@@ -600,12 +600,15 @@ class _Iteration(Generic[E]):
 
     async def __anext__(self) -> E:
         last, self._last = self._last, None
-        if last is not None:
-            self._consumer.passed(last)
         try:
-            event = self._last = await self._queue.get()
+            if last is None:
+                event = await self._queue.get()
+            else:
+                self._consumer.passed(last)
+                event = await self._consumer.take()
         except FeedClosed:
             raise StopAsyncIteration from None
+        self._last = event
         return event
 
 
