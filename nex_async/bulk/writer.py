@@ -53,7 +53,7 @@ class BulkRun:
     deletes take effect exactly once or are listed as failed; creates too, or are listed as unknown. Raises
     `MappingError` when the first rows do not fit their object, `CheckpointError` for a journal of other rows,
     `StorageError`, `TooManyDeadLetters`, `BulkStalled`, `AuthenticationError`, `PermissionDeniedError`, `NotFoundError` when
-    the object is missing, and whatever the source raises.
+    the object is missing, what any call raises while the object's definition is asked for, and whatever the source raises.
     """
 
     def __init__(self, sender: Sender, operation: Operation, rows: Rows, options: BulkOptions) -> None:
