@@ -36,7 +36,7 @@ class Weather:
         """Learn of a failure, which counts against `row` (None: it never left); return whether to ask the server first."""
         self.streak.append(row)
         is_last = row is not None and row.attempts >= self._attempts
-        least = max(self._attempts, _FEWEST) if is_last else max(_LEAST, 2 * in_flight)
+        least = _FEWEST if is_last else max(_LEAST, 2 * in_flight)
         return len(self.streak) >= least
 
     def forgive(self) -> list[Row]:

@@ -178,9 +178,9 @@ class ConnectionSet:
     """What a pool holds on one loop: a connector per lane, the sessions of its tenants, and the state of their keys."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pool: SessionPool) -> None:
-        self.loop = loop
-        self.closed = False
-        self.in_flight = 0
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.closed: bool = False
+        self.in_flight: int = 0
         self.sweeper: Sweeper = Sweeper(loop)
         self.limit: int = pool.max_connections
         self._pool = weakref.ref(pool)

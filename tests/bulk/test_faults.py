@@ -38,7 +38,6 @@ from nex_async.errors import (
 )
 from tests.harness.bulk_world import OK, Fault, Hit, World, drop, late, refuse, status, throttle, zombie
 from tests.harness.canary import KEY, leaked
-from tests.harness.loops import not_on_uvloop
 
 from .runs import serving, things, upsert
 
@@ -520,7 +519,6 @@ async def test_a_row_that_alone_fails_is_set_aside_after_eight_requests() -> Non
     assert (report.failed, world.sent[(("k4@x.io",), 4)]) == (1, 8)
 
 
-@not_on_uvloop("fewer questions are asked in between, not yet explained")
 async def test_the_last_row_is_set_aside_after_eight_requests() -> None:
     """A row that fails when nothing else is left is a dead letter after eight, once the server says it is well."""
     async with serving(lambda hit: drop(effect=False) if hit.version == 4 else OK) as (world, nex):

@@ -164,6 +164,20 @@ def test_the_last_failure_of_a_row_raises_it_too() -> None:
     assert not weather.failed(row(1, 8), 4)
 
 
+def test_a_row_at_its_end_is_not_set_aside_for_an_outage() -> None:
+    """A row fails by itself, another is answered, and the server dies: at the row's last failure it is asked all the same."""
+    weather, one = Weather(8), row()
+    asked = []
+    for attempt in range(8):
+        if attempt == 1:
+            weather.answered()
+        one.attempts += 1
+        asked.append(weather.failed(one, 4))
+    assert asked == [False] * 7 + [True]
+    assert weather.forgive() == [one]
+    assert one.attempts == 1
+
+
 def test_forgiveness_takes_back_what_was_counted() -> None:
     """What failed since the last answer is taken off each row, once for each failure, and never below none."""
     weather, one, two = Weather(8), row(1), row(2, 3)
