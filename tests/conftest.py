@@ -7,6 +7,7 @@ import gc
 import inspect
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +24,10 @@ from .harness.loops import install as install_loop
 # The processes that tests start by the hundred share what the first of them compiled.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode"))
+
+# A shell that starts the suite in the background has Ctrl-C ignored, also by the processes that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 install_loop()
 

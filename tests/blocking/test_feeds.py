@@ -425,8 +425,9 @@ def test_ctrl_c_while_a_handler_works(nex: Nex, concurrency: int, tmp_path: Path
     @feed.on("insight", concurrency=concurrency)
     def handle(event: InsightEvent) -> None:
         handling.set()
-        while not leave.wait(0.05):  # in short waits: a signal just before a long one would be seen only after it
-            pass
+        for _ in range(int(PATIENCE / 0.05)):  # in short waits: a signal just before a long one would be seen only after it
+            if leave.wait(0.05):
+                return
 
     with interrupted(lambda: handling.wait(PATIENCE)):
         feed.run()
