@@ -89,7 +89,7 @@ class LeanPath:
     """The lean path of one tenant on one loop."""
 
     __slots__ = (
-        "_connections", "_connector", "_headers", "_idle", "_json_fields", "_key", "_keys", "_max_body", "_origin",
+        "_connections", "_connector", "_headers", "_idle", "_json_fields", "_keeps", "_key", "_keys", "_max_body", "_origin",
         "_plain_fields", "_prefix", "_resting", "_session",
     )  # fmt: skip
 
@@ -102,6 +102,7 @@ class LeanPath:
         self._max_body: int = tenant.max_body
         self._idle: IdleConnections = connections.idle
         self._connector: aiohttp.BaseConnector = connections.idle.connector
+        self._keeps: bool = not getattr(self._connector, "force_close", False)
         self._origin = _Origin("GET", url, loop=connections.loop, ssl=True)
         self._key: Any = self._origin.connection_key
         self._resting: list[Connection] = connections.idle.leading_to(self._key)
@@ -190,7 +191,7 @@ class LeanPath:
 
     def _let_go(self, protocol: Connection) -> None:
         """Keep a connection for the next request, unless it cannot be used again or somebody waits for one."""
-        if protocol.should_close or self._connector._waiters or self._connector.closed:
+        if protocol.should_close or self._connector._waiters or self._connector.closed or not self._keeps:
             self._connector._release(self._key, protocol)
         else:
             self._resting.append(protocol)

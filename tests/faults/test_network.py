@@ -362,6 +362,20 @@ async def test_n11_where_one_connection_fell_silent_the_others_are_not_asked(way
         assert server.used in ([0, 1, 0, 2], [0, 1, 1, 2])
 
 
+async def test_a_connector_that_keeps_nothing_is_obeyed() -> None:
+    """A connector of the user's that closes each connection has it closed, whichever way calls take."""
+
+    def closing(**arguments: Any) -> aiohttp.TCPConnector:
+        del arguments["keepalive_timeout"]
+        return aiohttp.TCPConnector(force_close=True, **arguments)
+
+    async with RawServer([answer(TASK), hold]) as server, SessionPool(connector_factory=closing) as pool:
+        async with client(server, pool=pool) as nex:
+            for _ in range(3):
+                await nex.tasks.get("1")
+        assert server.used == [0, 1, 2]
+
+
 def dripping(*pieces: bytes, every: float) -> Any:
     def respond(transport: MemoryTransport, data: bytes) -> None:
         for turn, piece in enumerate(pieces):
