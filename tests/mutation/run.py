@@ -53,7 +53,7 @@ _SLOW = (
 CORES: dict[str, tuple[str, ...]] = {
     "nex_async/transport/retry.py": ("tests/test_retry.py",),
     "nex_async/feeds/sse.py": ("tests/test_sse.py",),
-    "nex_async/feeds/windows.py": ("tests/test_feeds.py", "tests/simulation/test_regimes.py"),
+    "nex_async/feeds/windows.py": ("tests/test_windows.py", "tests/test_feeds.py"),
     "nex_async/paging.py": ("tests/test_paging.py",),
     "nex_async/walk.py": ("tests/test_paging.py",),
     "nex_async/bulk/journal.py": ("tests/bulk/test_parts.py", "tests/bulk/test_faults.py"),
