@@ -422,6 +422,16 @@ def test_closing_ends_what_was_passed_over() -> None:
     assert decoder.oversize == 1
 
 
+def test_closing_forgets_the_size_of_what_was_unfinished() -> None:
+    """S9, S10: half a line takes nothing from the size that the next connection's first line may have."""
+    decoder = SSEDecoder(max_event_bytes=100)
+    decoder.feed(b"data: half")
+    decoder.close()
+    text = b"data: " + b"x" * 94
+    assert feed(decoder, [text[:50], text[50:], b"\n\n"]) == [plain(b"x" * 94)]
+    assert decoder.oversize == 0
+
+
 def test_a_stream_after_a_stream() -> None:
     """S4, S7: the next connection may begin with a mark, greets anew, and goes on from the last id."""
     decoder = SSEDecoder()

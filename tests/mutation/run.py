@@ -29,7 +29,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +95,13 @@ class Change:
     before: str
     after: str
     source: str
+    number: int = 1
+    """Which it is of those that would have the same name."""
 
     @property
     def name(self) -> str:
         """What `equivalents.txt` calls it: no line number, so that it stays true when lines move."""
-        return f"{self.file}: {self.within}: {self.before} -> {self.after}"
+        return f"{self.file}: {self.within}: {self.before} -> {self.after}{f' #{self.number}' if self.number > 1 else ''}"
 
 
 def _variants(node: ast.AST) -> Iterator[ast.AST]:
@@ -217,7 +219,12 @@ def changes_of(file: str, text: str) -> list[Change]:
             source = ast.unparse(ast.fix_missing_locations(tree))
             _put(places[id(node)], node)
             found.append(Change(file, line, first, last, lines[line - 1].strip(), before, after, source))
-    return sorted(found, key=lambda change: change.line)
+    met: Counter[str] = Counter()
+    numbered = []
+    for change in sorted(found, key=lambda change: change.line):
+        met[change.name] += 1
+        numbered.append(replace(change, number=met[change.name]))
+    return numbered
 
 
 def equivalents() -> dict[str, str]:
