@@ -489,6 +489,27 @@ def test_the_limit_is_exact(size: int) -> None:
     assert decoder.oversize == 2
 
 
+@pytest.mark.parametrize("size", [1, 7, 50, 1000])
+def test_what_came_before_takes_nothing_from_the_limit(size: int) -> None:
+    """S10: each line may have the size allowed, behind another as large, behind one too large, and in an event of many lines."""
+    line = b":" + b"x" * 99 + b"\n"
+    many = b"data:" + b"x" * 20 + b"\n"
+    text = line + line + b"x" * 101 + b"\n" + line + b"\n" + many * 4 + b"data:" + b"y" * 16 + b"\n\n"
+    decoder = SSEDecoder(max_event_bytes=100)
+    assert [event.data for event in feed(decoder, pieces(text, size))] == [(b"x" * 20 + b"\n") * 4 + b"y" * 16]
+    assert (decoder.comments, decoder.oversize) == (3, 1)
+
+
+@pytest.mark.parametrize("length", [200, 248, 249, 250, 300, 5000])
+def test_a_long_name_is_a_name(length: int) -> None:
+    """A name of any length is that of its event alone, whatever frames stand before and behind it."""
+    name = "n" * length
+    text = b"data: x\n\nevent: " + name.encode() + b"\ndata: y\n\ndata: z\n\n"
+    for size in (len(text), 100):
+        events = feed(SSEDecoder(), pieces(text * 2, size))
+        assert events == [plain(b"x"), plain(b"y", name), plain(b"z")] * 2
+
+
 def test_what_is_passed_over_says_nothing() -> None:
     """S10: a comment too large is no comment, and an id too large no id, however they come."""
     for size in (1, 30, 1000):
