@@ -355,11 +355,11 @@ def test_retry_takes_digits_only(value: bytes, wanted: int | None) -> None:
 
 
 def test_retry_of_absurd_length() -> None:
-    """S8: a time of ten thousand digits is a very long time."""
+    """S8: a time of ten thousand digits is a very long time, of 64 bits at most."""
     decoder = SSEDecoder()
     decoder.feed(b"retry: " + b"9" * 10_000 + b"\n")
     assert decoder.retry_ms is not None
-    assert decoder.retry_ms > 10**15
+    assert 10**15 < decoder.retry_ms < 2**63
 
 
 def test_what_is_no_time_keeps_the_last() -> None:
@@ -504,10 +504,10 @@ def test_what_came_before_takes_nothing_from_the_limit(size: int) -> None:
 def test_a_long_name_is_a_name(length: int) -> None:
     """A name of any length is that of its event alone, whatever frames stand before and behind it."""
     name = "n" * length
-    text = b"data: x\n\nevent: " + name.encode() + b"\ndata: y\n\ndata: z\n\n"
+    text = b"data: w\ndata: x\n\nevent: " + name.encode() + b"\ndata: y\n\ndata: z\n\n"
     for size in (len(text), 100):
         events = feed(SSEDecoder(), pieces(text * 2, size))
-        assert events == [plain(b"x"), plain(b"y", name), plain(b"z")] * 2
+        assert events == [plain(b"w\nx"), plain(b"y", name), plain(b"z")] * 2
 
 
 def test_what_is_passed_over_says_nothing() -> None:
