@@ -428,7 +428,11 @@ async def test_the_file_of_a_journal_says_what_it_is(tmp_path: Path) -> None:
     async def recognise(*found: Any) -> None:
         told.append(found)
 
-    for wrong, words in (({"user_version": 2}, "version 2"), ({"user_version": 0}, "version 0"), ({"application_id": 7}, "no journal")):
+    for wrong, words in (
+        ({"user_version": 2}, "version 2"),
+        ({"user_version": 0}, "version 0"),
+        ({"application_id": 7}, "no journal"),
+    ):
         pragmas(path, **{"application_id": 0x4E455842, "user_version": 1, **wrong})
         before = path.read_bytes()
         with pytest.raises(CheckpointError, match=words):

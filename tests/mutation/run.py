@@ -374,7 +374,11 @@ class _Bench:
             coverage.start()
         chosen = _Chosen(tests, coverage)
         options = ["-x", "-q", "--assert=plain", *(f"-pno:{name}" for name in ("cacheprovider", "randomly", "xdist"))]
-        code = int(pytest.main([*options, f"--timeout={longest}", f"--basetemp={self._place / 'temporary'}", *files], plugins=[chosen]))
+        code = int(
+            pytest.main(
+                [*options, f"--timeout={longest}", f"--basetemp={self._place / 'temporary'}", *files], plugins=[chosen]
+            )
+        )
         if coverage is not None:
             coverage.stop()
             self._tell(coverage.get_data(), chosen)
