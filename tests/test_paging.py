@@ -496,6 +496,32 @@ async def test_p05_stable_scan_of_a_quiet_listing_costs_little() -> None:
     assert len(server.asked) <= 12
 
 
+@pytest.mark.parametrize("page", [1, 2, 3, 10])
+async def test_p05_a_quiet_listing_is_read_in_one_pass(page: int) -> None:
+    """Each page of two rows or more begins with the last row of the one before, which proves that nothing moved."""
+    server = Server(31, page)
+    assert await ids(pager_of(server, stable=True)) == numbered(31)
+    if page == 1:  # nothing overlaps, and a second pass must tell
+        assert server.asked == [*range(31)] * 2
+    else:
+        assert server.asked == [*range(0, 31 - 1, page - 1)]
+
+
+async def test_p05_the_way_back_doubles() -> None:
+    """When many rows before the reader are gone at once, he finds the place in steps that double."""
+    shelf, asked = Shelf(numbered(400), 5), []
+
+    def answer(offset: int) -> Rows[Task]:
+        asked.append(offset)
+        if offset == 300:
+            del shelf.rows[:250]
+        return shelf.answer(offset)
+
+    assert await ids(pager_of(answer, stable=True)) == numbered(400)
+    at = asked.index(300)
+    assert asked[at : at + 7] == [300, 296, 288, 272, 240, 176, 48]
+
+
 async def test_p05_stable_scan_says_what_it_could_not_find() -> None:
     """A stable scan that found fewer rows than the server counts is marked `unstable`."""
     pager = pager_of(lambda at: rows_of(range(at, min(15, at + 10)), total=17 if at >= 15 else 20), stable=True)
