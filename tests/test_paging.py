@@ -507,6 +507,42 @@ async def test_p05_a_quiet_listing_is_read_in_one_pass(page: int) -> None:
         assert server.asked == [*range(0, 31 - 1, page - 1)]
 
 
+async def test_p05_a_bad_row_is_a_row_of_its_page() -> None:
+    """The pages of a stable scan overlap by one row, bad rows counted; what could be decoded comes once."""
+    asked: list[int] = []
+
+    def answer(offset: int) -> Rows[Task]:
+        asked.append(offset)
+        rows = rows_of([n for n in range(offset, min(25, offset + 10)) if n != 13], total=25)  # type: ignore[arg-type]
+        if offset <= 13 < offset + 10:
+            rows.errors.append(DecodeError("bad", path="$.data[3].id"))
+        return rows
+
+    pager = pager_of(answer, stable=True, on_bad_row="skip")
+    assert await ids(pager) == [str(n) for n in range(25) if n != 13]
+    assert asked[:3] == [0, 9, 18]
+    assert not pager.unstable
+
+
+async def test_rows_without_ids_all_come() -> None:
+    """Rows that nothing tells apart are never taken for each other."""
+
+    async def fetch(offset: Any) -> Rows[str]:
+        return Rows(["same"] * (10 if offset < 20 else 5), [], Listing(total=25))
+
+    assert await Pager(Source(fetch, "offset", "tasks"), Limits()).collect() == ["same"] * 25
+
+
+def test_p06_what_is_forgotten_is_the_oldest() -> None:
+    """When a walk has met more rows than it remembers, the newest thousands are still recognised."""
+    walk: Walk[Task] = Walk(pager_of(Server(0))._source, 0, 99)
+    for n in range(9):
+        assert len(walk.take(rows_of(range(n * 500, n * 500 + 500), total=9000))) == 500
+    again = walk.take(rows_of([*range(2600, 2700), *range(4400, 4600)], total=9000))  # type: ignore[arg-type]
+    assert [row.id for row in again] == [str(n) for n in range(4500, 4600)]
+    assert len(walk.take(rows_of(range(300), total=9000))) == 300
+
+
 async def test_p05_the_way_back_doubles() -> None:
     """When many rows before the reader are gone at once, he finds the place in steps that double."""
     shelf, asked = Shelf(numbered(400), 5), []

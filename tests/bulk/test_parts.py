@@ -618,6 +618,15 @@ async def test_many_keys_are_looked_up_at_once(tmp_path: Path, count: int) -> No
     await journal.aclose()
 
 
+async def test_a_closed_journal_holds_no_file(tmp_path: Path) -> None:
+    """Closing lets go of the dead letters too."""
+    journal, letters = journal_at(tmp_path)
+    await journal.open("op", "job", force=False, remembers=False)
+    assert letters._descriptor is not None
+    await journal.aclose()
+    assert letters._descriptor is None
+
+
 async def test_what_an_entry_says_of_the_run(tmp_path: Path) -> None:
     """A run is finished when it says so, and when it was last written to is known; an entry that says nothing changes neither."""
     journal, opened = await opened_at(tmp_path)
