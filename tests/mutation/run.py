@@ -414,20 +414,23 @@ def _score(file: str, place: Path, sample: int, seed: int, known: dict[str, str]
     every = changes_of(file, text)
     drawn = random.Random(seed).sample(every, sample) if 0 < sample < len(every) else every
     changes = [change for change in drawn if change.name not in known]
-    missed = 0
-    for change in changes:
-        tests = bench.reach.tests_of(change, bench.noticed)
-        if not tests or not bench.notices(change.source, tests):
-            missed += 1
-            reached = f"of {len(tests)} tests" if tests else "no test comes there"
-            print(f"  missed, line {change.line}, {reached}: {change.name}", flush=True)
+    missed = tried = 0
+    with suppress(KeyboardInterrupt):  # a run that is interrupted says what it has found
+        for change in changes:
+            tests = bench.reach.tests_of(change, bench.noticed)
+            seen = bool(tests) and bench.notices(change.source, tests)
+            tried += 1
+            if not seen:
+                missed += 1
+                reached = f"of {len(tests)} tests" if tests else "no test comes there"
+                print(f"  missed, line {change.line}, {reached}: {change.name}", flush=True)
     (place / file).write_text(text)
-    noticed = len(changes) - missed
-    share = noticed / len(changes)
+    noticed = tried - missed
+    share = noticed / max(1, tried)
     how = "all" if drawn is every else f"a sample (seed {seed})"
     print(
-        f"{file}: {noticed} of {len(changes)} noticed, {share:.1%}; {len(drawn) - len(changes)} of {len(drawn)} are "
-        f"equivalent; {how}, {time.monotonic() - begun:.0f} s",
+        f"{file}: {noticed} of {tried} noticed, {share:.1%}; {len(changes) - tried} were not tried, {len(drawn) - len(changes)} "
+        f"of {len(drawn)} are equivalent; {how}, {time.monotonic() - begun:.0f} s",
         flush=True,
     )
     return share
