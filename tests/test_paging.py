@@ -1015,6 +1015,22 @@ async def test_prefetch_asks_for_little_beyond_the_end(words: str) -> None:
     assert len(asked) == len(set(asked)) <= (4 if words == "total" else 8)
 
 
+async def test_a_total_of_nothing_beside_rows_stops_no_look_ahead() -> None:
+    """A server that counts 0 and sends rows does not count: look-ahead goes on."""
+    asked: list[int] = []
+
+    def answer(offset: int) -> Rows[Task]:
+        asked.append(offset)
+        return rows_of(range(offset, min(50, offset + 10)), total=0, has_more=offset < 40)
+
+    async with pager_of(answer).prefetch(3) as rows:
+        reader = rows.__aiter__()
+        await anext(reader)
+        await settle()
+        assert {0, 10, 20, 30} <= set(asked)
+        assert [row.id async for row in reader] == numbered(50)[1:]
+
+
 async def test_prefetch_keeps_its_window_full() -> None:
     """As soon as the first page has come, `window` requests are under way, and each that ends sends the next."""
     server = SlowServer(500)
