@@ -1031,6 +1031,14 @@ async def test_a_total_of_nothing_beside_rows_stops_no_look_ahead() -> None:
         assert [row.id async for row in reader] == numbered(50)[1:]
 
 
+async def test_look_ahead_from_a_checkpoint_guesses_right() -> None:
+    """Resumed in the middle, look-ahead asks for each page once, as from the start."""
+    server = Server(100)
+    async with pager_of(server, resume="tasks|20").prefetch(3) as rows:
+        assert await ids(rows) == numbered(100)[20:]
+    assert sorted(server.asked) == [*range(20, 100, 10)]
+
+
 async def test_prefetch_keeps_its_window_full() -> None:
     """As soon as the first page has come, `window` requests are under way, and each that ends sends the next."""
     server = SlowServer(500)
