@@ -336,17 +336,18 @@ class _Bench:
                 sys.stderr.flush()
                 os._exit(code)
         ends = time.monotonic() + limit
-        pause = 0.01
-        while time.monotonic() < ends:
-            done, status = os.waitpid(process, os.WNOHANG)
-            if done:
-                with suppress(ProcessLookupError):
-                    os.killpg(process, signal.SIGKILL)  # what the tests left running
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(pause)
-        os.killpg(process, signal.SIGKILL)
-        os.waitpid(process, 0)
-        return -signal.SIGKILL
+        try:
+            while time.monotonic() < ends:
+                done, status = os.waitpid(process, os.WNOHANG)
+                if done:
+                    return os.waitstatus_to_exitcode(status)
+                time.sleep(0.01)
+            return -signal.SIGKILL
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process, signal.SIGKILL)  # it, and what the tests left running
+            with suppress(ChildProcessError):
+                os.waitpid(process, 0)
 
     def _child(self, tests: list[str] | None, longest: int) -> int:
         os.setsid()
