@@ -209,11 +209,38 @@ async def test_p08_offset_ignored() -> None:
         await ids(pager_of(lambda at: rows_of(range(10), total=1000), stable=True))
 
 
+async def test_p08_the_same_row_without_a_total() -> None:
+    """A page of one row that comes again is refused where the server does not count its rows too."""
+    with pytest.raises(PaginationError, match="same page again"):
+        await ids(pager_of(lambda at: rows_of(["1"], has_more=True), max_pages=50))
+    with pytest.raises(PaginationError, match="same page again"):
+        await ids(pager_of(lambda at: rows_of(["1"], has_more=True, total=None if at else 60), max_pages=50))
+
+
+async def test_p08_a_stable_scan_believes_eight_pages_that_bring_nothing() -> None:
+    """A page of a changing listing may come again, with nothing new, seven times; the eighth is disbelieved."""
+    asked: list[int] = []
+
+    def answer(offset: int) -> Rows[Task]:
+        asked.append(offset)
+        return rows_of(range(10), has_more=True)
+
+    with pytest.raises(PaginationError, match="same page again"):
+        await ids(pager_of(answer, stable=True))
+    assert len(asked) == 9
+
+
 async def test_p09_pages_without_end() -> None:
     """A listing that never ends stops at `max_pages` with the place to go on from."""
-    pager = pager_of(lambda at: rows_of(range(at, at + 1), has_more=True), max_pages=50)
+    asked: list[int] = []
+
+    def answer(offset: int) -> Rows[Task]:
+        asked.append(offset)
+        return rows_of(range(offset, offset + 1), has_more=True)
+
     with pytest.raises(PaginationError, match="more than 50 pages") as caught:
-        await ids(pager)
+        await ids(pager_of(answer, max_pages=50))
+    assert len(asked) == 50
     assert caught.value.checkpoint is not None
     assert await ids(pager_of(Server(50, 1), max_pages=50)) == numbered(50)
 
@@ -469,6 +496,68 @@ async def test_p05_stable_scan_of_a_quiet_listing_costs_little() -> None:
     assert len(server.asked) <= 12
 
 
+@pytest.mark.parametrize("page", [1, 2, 3, 10])
+async def test_p05_a_quiet_listing_is_read_in_one_pass(page: int) -> None:
+    """Each page of two rows or more begins with the last row of the one before, which proves that nothing moved."""
+    server = Server(31, page)
+    assert await ids(pager_of(server, stable=True)) == numbered(31)
+    if page == 1:  # nothing overlaps, and a second pass must tell
+        assert server.asked == [*range(31)] * 2
+    else:
+        assert server.asked == [*range(0, 31 - 1, page - 1)]
+
+
+async def test_p05_a_bad_row_is_a_row_of_its_page() -> None:
+    """The pages of a stable scan overlap by one row, bad rows counted; what could be decoded comes once."""
+    asked: list[int] = []
+
+    def answer(offset: int) -> Rows[Task]:
+        asked.append(offset)
+        rows = rows_of([n for n in range(offset, min(25, offset + 10)) if n != 13], total=25)  # type: ignore[arg-type]
+        if offset <= 13 < offset + 10:
+            rows.errors.append(DecodeError("bad", path="$.data[3].id"))
+        return rows
+
+    pager = pager_of(answer, stable=True, on_bad_row="skip")
+    assert await ids(pager) == [str(n) for n in range(25) if n != 13]
+    assert asked[:3] == [0, 9, 18]
+    assert not pager.unstable
+
+
+async def test_rows_without_ids_all_come() -> None:
+    """Rows that nothing tells apart are never taken for each other."""
+
+    async def fetch(offset: Any) -> Rows[str]:
+        return Rows(["same"] * (10 if offset < 20 else 5), [], Listing(total=25))
+
+    assert await Pager(Source(fetch, "offset", "tasks"), Limits()).collect() == ["same"] * 25
+
+
+def test_p06_what_is_forgotten_is_the_oldest() -> None:
+    """When a walk has met more rows than it remembers, the newest thousands are still recognised."""
+    walk: Walk[Task] = Walk(pager_of(Server(0))._source, 0, 99)
+    for n in range(9):
+        assert len(walk.take(rows_of(range(n * 500, n * 500 + 500), total=9000))) == 500
+    again = walk.take(rows_of([*range(2600, 2700), *range(4400, 4600)], total=9000))  # type: ignore[arg-type]
+    assert [row.id for row in again] == [str(n) for n in range(4500, 4600)]
+    assert len(walk.take(rows_of(range(300), total=9000))) == 300
+
+
+async def test_p05_the_way_back_doubles() -> None:
+    """When many rows before the reader are gone at once, he finds the place in steps that double."""
+    shelf, asked = Shelf(numbered(400), 5), []
+
+    def answer(offset: int) -> Rows[Task]:
+        asked.append(offset)
+        if offset == 300:
+            del shelf.rows[:250]
+        return shelf.answer(offset)
+
+    assert await ids(pager_of(answer, stable=True)) == numbered(400)
+    at = asked.index(300)
+    assert asked[at : at + 7] == [300, 296, 288, 272, 240, 176, 48]
+
+
 async def test_p05_stable_scan_says_what_it_could_not_find() -> None:
     """A stable scan that found fewer rows than the server counts is marked `unstable`."""
     pager = pager_of(lambda at: rows_of(range(at, min(15, at + 10)), total=17 if at >= 15 else 20), stable=True)
@@ -664,7 +753,9 @@ async def test_prefetch_needs_its_context() -> None:
 
 @pytest.mark.parametrize("window", [0, -1, 257, 1.5, True])
 def test_prefetch_window_is_checked(window: Any) -> None:
-    """A window that cannot be right raises before anything is fetched."""
+    """A window that cannot be right raises before anything is fetched; 1 to 256 pages are one."""
+    pager_of(Server(5)).prefetch(1)
+    pager_of(Server(5)).prefetch(256)
     with pytest.raises(InvalidRequestError):
         pager_of(Server(5)).prefetch(window)
 
@@ -739,6 +830,282 @@ def test_limit_is_checked(most: Any) -> None:
     """A limit that is no count raises before anything is fetched."""
     with pytest.raises(InvalidRequestError):
         pager_of(Server(5)).limit(most)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"on_bad_row": "ignore"},
+        {"on_bad_row": None},
+        *({"max_pages": most} for most in (0, -1, True, False, 1.5, "3", None)),
+    ],
+)
+def test_limits_that_cannot_be_right_are_refused(wrong: dict[str, Any]) -> None:
+    """A listing is checked when it is asked for, before anything is fetched; one page is a limit as good as any."""
+    with pytest.raises(InvalidRequestError) as caught:
+        pager_of(Server(5), **wrong)
+    assert caught.value.argument == next(iter(wrong))
+    pager_of(Server(5), on_bad_row="skip", max_pages=1)
+
+
+async def test_a_new_pager_has_seen_nothing() -> None:
+    """Before an iteration has come to it nothing is exhausted, skipped or unstable, and `checkpoint` is the start."""
+    for kind, start in (("offset", "tasks|0"), ("cursor", "tasks|")):
+        pager = pager_of(Server(5), kind)
+        assert (pager.exhausted, pager.skipped, pager.unstable, pager.checkpoint) == (False, 0, False, start)
+    totals = iter([25, 24, 24])
+    pager = pager_of(lambda at: rows_of(range(at, min(24, at + 10)), total=next(totals, 24)))
+    await ids(pager)
+    assert (pager.exhausted, pager.unstable) == (True, True)
+    async with aclosing(pager.__aiter__()) as rows:
+        await anext(rows)
+        assert (pager.exhausted, pager.unstable) == (False, False)
+
+
+@pytest.mark.parametrize(("most", "following"), [(1, "tasks|0"), (9, "tasks|0"), (10, "tasks|10"), (11, "tasks|10")])
+async def test_a_page_that_was_cut_is_gone_on_from_at_its_start(most: int, following: str) -> None:
+    """Of a limited listing the first page is cut, and resuming behind it reads it once more: no row is lost."""
+    page = await pager_of(Server(25)).limit(most)
+    assert ([row.id for row in page], page.checkpoint, page.total) == (numbered(min(most, 10)), following, 25)
+    pages = [page async for page in pager_of(Server(25)).limit(10 + most).pages()]
+    assert [row.id for page in pages for row in page] == numbered(10 + most)
+    assert pages[1].checkpoint == {"tasks|0": "tasks|10", "tasks|10": "tasks|20"}[following]
+
+
+def spotty(offset: int) -> Rows[Task]:
+    """The page at `offset` of 25 rows of which the fourth of each page is bad."""
+    rows = rows_of([n for n in range(offset, min(25, offset + 10)) if n % 10 != 3], total=25)  # type: ignore[arg-type]
+    rows.errors.append(DecodeError(f"bad {offset + 3}", path="$.data[3].id"))
+    return rows
+
+
+GOOD = [str(n) for n in range(25) if n % 10 != 3]
+
+
+async def test_bad_rows_are_counted_or_raised() -> None:
+    """However a listing is read, a bad row never takes a good one with it."""
+    for read in (ids, collected):
+        pager = pager_of(spotty, on_bad_row="skip")
+        for _ in range(2):
+            assert await read(pager) == GOOD
+            assert pager.skipped == 3
+    with pytest.raises(DecodeError, match="bad 3") as caught:
+        await pager_of(spotty).collect()
+    assert [row.id for row in caught.value.rows] == GOOD
+    pages = [page async for page in pager_of(spotty).pages()]
+    assert [str(error) for page in pages for error in page.errors] == ["bad 3", "bad 13", "bad 23"]
+    seen = []
+    with pytest.raises(DecodeError, match="bad 3"):
+        async for row in pager_of(spotty):
+            seen.append(row.id)  # noqa: PERF401
+    assert seen == GOOD[:9]
+
+
+async def test_bad_rows_beyond_a_limit_are_nobodys() -> None:
+    """A limit that is reached with good rows raises nothing for the bad ones of the last page."""
+    assert await collected(pager_of(spotty).limit(9)) == GOOD[:9]
+    assert await ids(pager_of(spotty).limit(9)) == GOOD[:9]
+    pager = pager_of(spotty, on_bad_row="skip")
+    assert [row.id for row in await pager.collect(max_items=18)] == GOOD[:18]
+    assert pager.skipped == 1
+    with pytest.raises(DecodeError):
+        await pager_of(spotty).limit(10).collect()
+
+
+async def test_collecting_is_an_iteration() -> None:
+    """`collect` leaves the pager as an iteration would: its checkpoint, whether it came to the end, whether it was stable."""
+    pager = pager_of(Server(25))
+    await pager.collect(max_items=12)
+    assert (pager.checkpoint, pager.exhausted, pager.unstable) == ("tasks|10", False, False)
+    await pager.collect()
+    assert (pager.checkpoint, pager.exhausted) == ("tasks|20", True)
+    totals = iter([25, 24, 24])
+    shrinking = pager_of(lambda at: rows_of(range(at, min(24, at + 10)), total=next(totals)))
+    await shrinking.collect(max_items=24)
+    assert shrinking.unstable
+
+
+async def test_a_stable_scan_ends_when_nothing_new_comes() -> None:
+    """A second pass is made only after rows moved, and a scan that found all is stable."""
+    server = Server(25)
+    pager = pager_of(server, stable=True)
+    assert await ids(pager) == numbered(25)
+    assert server.asked == [0, 9, 18]
+    assert not pager.unstable
+    assert pager.exhausted
+
+
+async def test_a_page_tells_what_it_holds() -> None:
+    """A page shows its size, its total and whether more follow."""
+    first, *_, last = [page async for page in pager_of(Server(25)).pages()]
+    assert repr(first) == "<Page of 10 items, total=25, has_more=True>"
+    assert repr(last) == "<Page of 5 items, total=25, has_more=False>"
+    assert first.errors == []
+
+
+async def test_smaller_pages_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Only a listing whose first page is smaller than asked for is told of, by the operation alone, with both numbers."""
+    for size, limit, told in ((10, 10, 0), (10, 9, 1), (10, 11, 0), (None, 9, 0), (10, None, 0)):
+        caplog.clear()
+        source = Source(
+            pager_of(lambda at, limit=limit: rows_of(range(3), total=3, limit=limit))._source.fetch,
+            "offset",
+            "tasks:secret",
+            page_size=size,
+        )
+        await Pager(source, Limits()).collect()
+        found = [record for record in caplog.records if record.name == "nex_async.paging"]
+        assert len(found) == told
+        for record in found:
+            assert record.levelname == "WARNING"
+            assert record.getMessage() == "tasks was asked for 10 rows a page and gives 9"
+            assert {"nex_operation": "tasks", "nex_asked": 10, "nex_rows": 9}.items() <= vars(record).items()
+
+
+@pytest.mark.parametrize("digits", [18, 19])
+def test_an_offset_has_eighteen_digits(digits: int) -> None:
+    """An offset that no database counts to is no checkpoint."""
+    checkpoint = "tasks|" + "9" * digits
+    if digits == 18:
+        assert pager_of(Server(5), resume=checkpoint).checkpoint == checkpoint
+    else:
+        with pytest.raises(InvalidRequestError):
+            pager_of(Server(5), resume=checkpoint)
+
+
+async def test_resuming_at_no_cursor_is_the_start() -> None:
+    """The checkpoint of the first page of a cursor listing has no cursor, and begins it anew."""
+    asked: list[Any] = []
+
+    def answer(cursor: Any) -> Rows[Task]:
+        asked.append(cursor)
+        return rows_of(["1"], has_next_page=False)
+
+    assert await ids(pager_of(answer, "cursor", resume="tasks|")) == ["1"]
+    assert await ids(pager_of(answer, "cursor", resume="tasks|a|b")) == ["1"]
+    assert asked == [None, "a|b"]
+
+
+@pytest.mark.parametrize("window", [1, 2, 8])
+@pytest.mark.parametrize("start", [0, 10])
+@pytest.mark.parametrize("most", [5, 10, 20, 25])
+async def test_prefetch_asks_for_nothing_beyond_a_limit(window: int, start: int, most: int) -> None:
+    """Look-ahead with a limit, from the start or from a checkpoint, asks for the pages of the limit and for no other."""
+    server = Server(100)
+    pager = pager_of(server, resume=f"tasks|{start}").limit(most)
+    async with pager.prefetch(window) as rows:
+        assert await ids(rows) == numbered(100)[start : start + most]
+        await settle()
+    assert sorted(server.asked) == list(range(start, start + most, 10))
+
+
+@pytest.mark.parametrize("words", ["total", "has_more", "silence"])
+async def test_prefetch_asks_for_little_beyond_the_end(words: str) -> None:
+    """Where the server counts, nothing is asked for beyond the end; where it does not, no more than the window."""
+    shelf, asked = Shelf(numbered(40), 10, words), []
+
+    def answer(offset: int) -> Rows[Task]:
+        asked.append(offset)
+        return shelf.answer(offset)
+
+    async with pager_of(answer).prefetch(3) as rows:
+        assert await ids(rows) == numbered(40)
+        await settle()
+    assert sorted(asked)[:4] == [0, 10, 20, 30]
+    assert len(asked) == len(set(asked)) <= (4 if words == "total" else 8)
+
+
+async def test_a_total_of_nothing_beside_rows_stops_no_look_ahead() -> None:
+    """A server that counts 0 and sends rows does not count: look-ahead goes on."""
+    asked: list[int] = []
+
+    def answer(offset: int) -> Rows[Task]:
+        asked.append(offset)
+        return rows_of(range(offset, min(50, offset + 10)), total=0, has_more=offset < 40)
+
+    async with pager_of(answer).prefetch(3) as rows:
+        reader = rows.__aiter__()
+        await anext(reader)
+        await settle()
+        assert {0, 10, 20, 30} <= set(asked)
+        assert [row.id async for row in reader] == numbered(50)[1:]
+
+
+async def test_look_ahead_from_a_checkpoint_guesses_right() -> None:
+    """Resumed in the middle, look-ahead asks for each page once, as from the start."""
+    server = Server(100)
+    async with pager_of(server, resume="tasks|20").prefetch(3) as rows:
+        assert await ids(rows) == numbered(100)[20:]
+    assert sorted(server.asked) == [*range(20, 100, 10)]
+
+
+async def test_prefetch_keeps_its_window_full() -> None:
+    """As soon as the first page has come, `window` requests are under way, and each that ends sends the next."""
+    server = SlowServer(500)
+    opener = asyncio.ensure_future(server.let(0))
+    async with server.pager().prefetch(3) as rows:
+        reader = rows.__aiter__()
+        await anext(reader)
+        await settle()
+        assert (server.running, sorted(server.gates)) == (3, [0, 10, 20, 30])
+        await server.let(20)
+        assert (server.running, sorted(server.gates)) == (3, [0, 10, 20, 30, 40])
+        await server.let(30)
+        await server.let(40)
+        assert (server.running, max(server.gates)) == (1, 40)  # four pages are held, or on their way
+    await opener
+
+
+async def test_a_loop_over_look_ahead_can_be_taken_up_again() -> None:
+    """One iterator serves all loops of a context: what is left is gone on with."""
+    async with pager_of(Server(25)).prefetch(2) as rows:
+        async for row in rows:
+            if row.id == "4":
+                break
+        assert await ids(rows) == numbered(25)[5:]
+        assert await ids(rows) == []
+
+
+@pytest.mark.parametrize("asks_again", [None, True, False])
+async def test_a_garbled_page_that_was_looked_ahead_is_asked_for_once_more(asks_again: bool | None) -> None:
+    """A reply that cannot be decoded is worth one more request, unless the source says that it is not."""
+    server = Server(30)
+
+    async def fetch(offset: Any) -> Rows[Task]:
+        return server(offset)
+
+    async def undecoded(offset: Any) -> Callable[[], Rows[Task]]:
+        rows = server(offset)
+
+        def decode() -> Rows[Task]:
+            if offset == 10:
+                raise DecodeError("garbled", path="$")
+            return rows
+
+        return decode
+
+    more = {} if asks_again is None else {"asks_again": asks_again}
+    pager = Pager(Source(fetch, "offset", "tasks", undecoded, **more), Limits())
+    async with pager.prefetch(2) as rows:
+        if asks_again is False:
+            with pytest.raises(DecodeError) as caught:
+                await ids(rows)
+            assert caught.value.checkpoint == "tasks|10"
+        else:
+            assert await ids(rows) == numbered(30)
+    assert server.asked.count(10) == (1 if asks_again is False else 2)
+    assert server.asked.count(0) == 1
+
+
+async def test_leaving_look_ahead_ends_its_iterator() -> None:
+    """Behind the context nothing is read any more, and what the context held is let go."""
+    async with pager_of(Server(25)).prefetch(2) as rows:
+        reader = rows.__aiter__()
+        await anext(reader)
+    with pytest.raises(StopAsyncIteration):
+        await anext(reader)
+    assert not rows._queue
+    assert rows._running == 0
 
 
 async def test_exhausted_tells_an_end_from_a_limit() -> None:

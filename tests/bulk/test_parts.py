@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from nex_async.bulk.accounts import Accounts
-from nex_async.bulk.journal import Entry, Journal, Position, Trouble
+from nex_async.bulk.journal import Entry, Journal, Opened, Position, Trouble
 from nex_async.bulk.keys import KeyLines
 from nex_async.bulk.letters import DeadLetters, dead_letters, letter_of, line_of
 from nex_async.bulk.operations import keys_of, upserting
@@ -22,7 +24,7 @@ from nex_async.bulk.report import BulkReport
 from nex_async.bulk.row import Row
 from nex_async.bulk.source import Source
 from nex_async.bulk.weather import Weather
-from nex_async.errors import BadRequestError, CheckpointError, InvalidRequestError, NexError
+from nex_async.errors import BadRequestError, CheckpointError, InvalidRequestError, NexError, StorageCorrupt
 from nex_async.routes import UPSERT_RECORD
 
 # ---- keys ---------------------------------------------------------------------------------------------------------------------
@@ -403,6 +405,257 @@ async def test_a_journal_remembers_what_was_synced(tmp_path: Path) -> None:
     assert await journal.lookup([b"a"]) == {b"a": b"4"}
     await journal.restart()
     assert await journal.lookup([b"a"]) == {}
+    await journal.aclose()
+
+
+async def opened_at(home: Path, operation: str = "op", job: str | None = "job", **more: Any) -> tuple[Journal, Opened]:
+    journal, _ = journal_at(home)
+    return journal, await journal.open(operation, job, **{"force": False, "remembers": False, **more})
+
+
+async def left_at(home: Path, *entries: Entry, begun: bool = False, remembers: bool = False) -> str:
+    """Leave a journal in which these entries stand; return the name of its run."""
+    journal, opened = await opened_at(home, remembers=remembers)
+    if begun:
+        await journal.begin()
+    for entry in entries:
+        await journal.write(entry)
+    await journal.aclose()
+    return opened.run
+
+
+def pragmas(path: Path, **values: int) -> list[int]:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for name, value in values.items():
+            connection.execute(f"PRAGMA {name}={value}")
+        connection.commit()
+        return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+
+
+async def test_the_file_of_a_journal_says_what_it_is(tmp_path: Path) -> None:
+    """Its marks are those of every release that reads it; a file with others is refused, and left as it is."""
+    await left_at(tmp_path)
+    path = tmp_path / "run.db"
+    assert pragmas(path) == [0x4E455842, 1]
+    told: list[Any] = []
+
+    async def recognise(*found: Any) -> None:
+        told.append(found)
+
+    for wrong, words in (
+        ({"user_version": 2}, "version 2"),
+        ({"user_version": 0}, "version 0"),
+        ({"application_id": 7}, "no journal"),
+    ):
+        pragmas(path, **{"application_id": 0x4E455842, "user_version": 1, **wrong})
+        before = path.read_bytes()
+        with pytest.raises(CheckpointError, match=words):
+            await opened_at(tmp_path, recognise=recognise)
+        assert path.read_bytes() == before
+    assert not told
+    pragmas(path, application_id=0x4E455842, user_version=1)
+    journal, opened = await opened_at(tmp_path, recognise=recognise)
+    assert not opened.is_new
+    assert told == [(opened.run, None, None)]
+    await journal.aclose()
+
+
+async def test_a_database_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    """A database with tables and without a mark is no empty file."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "run.db")) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+        connection.commit()
+    with pytest.raises(CheckpointError, match="no journal"):
+        await opened_at(tmp_path)
+
+
+async def test_a_journal_without_a_job_is_corrupt(tmp_path: Path) -> None:
+    """A journal whose job is gone is said to be broken."""
+    await left_at(tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "run.db")) as connection:
+        connection.execute("DELETE FROM job")
+        connection.commit()
+    with pytest.raises(StorageCorrupt, match="without a job"):
+        await opened_at(tmp_path)
+
+
+async def test_a_new_journal_holds_nothing(tmp_path: Path) -> None:
+    """It begins at row 0 with nothing known, nobody is asked to recognise it, and each run has a name of its own."""
+
+    async def recognise(*found: Any) -> None:
+        raise AssertionError(found)
+
+    before = time.time()
+    journal, opened = await opened_at(tmp_path, recognise=recognise)
+    assert opened.position == Position(0, 0, set(), set(), {})
+    assert Position() == Position(0, 0, (), (), {})
+    assert (opened.is_new, opened.is_finished, opened.trouble, opened.held) == (True, False, {}, {})
+    assert (opened.witness, opened.home) == (None, None)
+    assert before <= opened.written <= time.time()
+    assert await journal.restart() != opened.run
+    await journal.aclose()
+
+
+async def test_a_run_knows_its_workspace(tmp_path: Path) -> None:
+    """Witness and home are kept, a home that is not known takes none away, and a workspace that is another changes nothing."""
+    journal, opened = await opened_at(tmp_path)
+    await journal.claim(b"one", "home")
+    await journal.claim(b"two", None)
+    await journal.begin()
+    await journal.aclose()
+    told: list[Any] = []
+
+    async def recognise(*found: Any) -> None:
+        told.append(found)
+        if len(told) == 1:
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await opened_at(tmp_path, recognise=recognise)
+    journal, again = await opened_at(tmp_path, recognise=recognise)
+    assert told == [(opened.run, b"two", "home")] * 2
+    assert (again.run, again.witness, again.home) == (opened.run, b"two", "home")
+    assert not again.trouble
+    assert await journal.restart() != opened.run
+    await journal.aclose()
+    journal, again = await opened_at(tmp_path)
+    assert (again.witness, again.home, again.is_new) == (None, "home", False)
+    await journal.aclose()
+
+
+WRITTEN = Entry(Position(0, 0), synced=[(b"a", b"1")])
+FINISHED = Entry(Position(3, 3), synced=[(b"a", b"1")], finished=True, clean=True)
+
+
+@pytest.mark.parametrize(
+    ("entries", "begun", "operation", "job", "outcome"),
+    [
+        ([], False, "op", "other", "new"),
+        ([], True, "op", "other", "refused"),
+        ([Entry(Position(1, 1), clean=True)], False, "op", "other", "refused"),
+        ([Entry(Position(0, 0, (4,)), clean=True)], False, "op", "other", "refused"),
+        ([Entry(Position(0, 0), clean=True)], True, "op", "other", "new"),
+        ([FINISHED], True, "op", "other", "new"),
+        ([], False, "other", "job", "refused"),
+        ([FINISHED], True, "other", "job", "refused"),
+        ([], True, "op", None, "same"),
+        ([], True, "op", "job", "same"),
+        ([FINISHED], True, "op", "job", "same"),
+        ([FINISHED], True, "op", None, "same"),
+    ],
+)
+async def test_whose_journal_it_is(
+    tmp_path: Path, entries: list[Entry], begun: bool, operation: str, job: str | None, outcome: str
+) -> None:
+    """Another operation's is refused, and another job's that is on its way; `force` begins anew in both."""
+    run = await left_at(tmp_path, *entries, begun=begun)
+    if outcome == "refused":
+        with pytest.raises(CheckpointError, match="force=True"):
+            await opened_at(tmp_path, operation, job)
+    journal, opened = await opened_at(tmp_path, operation, job, force=outcome == "refused")
+    assert opened.is_new == (outcome != "same")
+    assert (opened.run == run) == (outcome == "same")
+    assert opened.is_finished == (outcome == "same" and entries == [FINISHED])
+    if opened.is_new:
+        assert (opened.position.low, set(opened.position.done), opened.trouble) == (0, set(), {})
+    await journal.aclose()
+    if opened.is_new:  # and it is that job's from now on
+        journal, again = await opened_at(tmp_path, operation, job)
+        assert (again.run, again.is_new) == (opened.run, False)
+        await journal.aclose()
+
+
+async def test_a_head_that_stopped_two_runs_keeps_another_job_out(tmp_path: Path) -> None:
+    """A run that died and was taken up again has begun, though it has sent nothing since."""
+    await left_at(tmp_path, begun=True)
+    await left_at(tmp_path)
+    with pytest.raises(CheckpointError, match="unfinished job 'job'"):
+        await opened_at(tmp_path, job="other")
+
+
+@pytest.mark.parametrize(
+    ("entry", "how", "known"),
+    [
+        (WRITTEN, {"remembers": True}, True),
+        (WRITTEN, {"remembers": False}, False),
+        (FINISHED, {"remembers": True}, True),
+        (FINISHED, {"remembers": False}, True),
+        (FINISHED, {"remembers": True, "job": "other"}, True),
+        (FINISHED, {"remembers": False, "job": "other"}, False),
+        (FINISHED, {"remembers": True, "operation": "other", "force": True}, False),
+        (WRITTEN, {"remembers": True, "job": "other", "force": True}, False),
+    ],
+)
+async def test_what_was_synced_is_known_to_those_who_remember(
+    tmp_path: Path, entry: Entry, how: dict[str, Any], known: bool
+) -> None:
+    """What a finished run wrote is known to the next of its operation that remembers; what broke off, to itself alone."""
+    await left_at(tmp_path, entry, remembers=True)
+    journal, opened = await opened_at(tmp_path, **how)
+    assert await journal.lookup([b"a"]) == ({b"a": b"1"} if known else {})
+    assert opened.is_new == ("job" in how or "operation" in how or (entry is FINISHED and how["remembers"]))
+    await journal.aclose()
+
+
+async def test_a_home_stays_with_its_operation(tmp_path: Path) -> None:
+    """The next job of an operation is known to be of the same workspace; another operation begins without."""
+    journal, _ = await opened_at(tmp_path)
+    await journal.claim(b"one", "home")
+    await journal.write(FINISHED)
+    await journal.aclose()
+    for operation, job, home in (("op", "two", "home"), ("other", "two", None)):
+        journal, opened = await opened_at(tmp_path, operation, job, force=operation == "other")
+        assert (opened.is_new, opened.home, opened.witness) == (True, home, None)
+        await journal.write(FINISHED)
+        await journal.aclose()
+
+
+async def test_keys_are_held_until_their_time(tmp_path: Path) -> None:
+    """Held keys are found again until their time has come, over runs; those that are past are swept when others are written."""
+    now = time.time()
+    held = [(b"past", now - 1), (b"soon", now + 3600), (b"late", now + 7200)]
+    await left_at(tmp_path, Entry(Position(1, 1), held=held), Entry(Position(1, 1), held=[(b"soon", now + 5000)]))
+    journal, opened = await opened_at(tmp_path)
+    assert opened.held == {b"soon": now + 5000, b"late": now + 7200}
+    await journal.aclose()
+    with contextlib.closing(sqlite3.connect(tmp_path / "run.db")) as connection:
+        assert {key for (key,) in connection.execute("SELECT key FROM held")} == {b"soon", b"late"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 499, 500, 501, 1001, 1500])
+async def test_many_keys_are_looked_up_at_once(tmp_path: Path, count: int) -> None:
+    """Any number of keys may be asked for, and every one that is known is found."""
+    pairs = [(b"k%d" % n, b"d%d" % n) for n in range(count)]
+    journal, _ = await opened_at(tmp_path, remembers=True)
+    await journal.write(Entry(Position(0, 0), synced=pairs))
+    assert await journal.lookup([key for key, _ in pairs]) == dict(pairs)
+    await journal.aclose()
+
+
+async def test_a_closed_journal_holds_no_file(tmp_path: Path) -> None:
+    """Closing lets go of the dead letters too."""
+    journal, letters = journal_at(tmp_path)
+    await journal.open("op", "job", force=False, remembers=False)
+    assert letters._descriptor is not None
+    await journal.aclose()
+    assert letters._descriptor is None
+
+
+async def test_what_an_entry_says_of_the_run(tmp_path: Path) -> None:
+    """A run is finished when it says so, and when it was last written to is known; an entry that says nothing changes neither."""
+    journal, opened = await opened_at(tmp_path)
+    await journal.begin()
+    before = time.time()
+    await journal.write(Entry(Position(2, 5)))
+    await journal.aclose()
+    journal, again = await opened_at(tmp_path)
+    assert (again.is_finished, again.position.low, again.position.chain) == (False, 2, 5)
+    assert before <= again.written <= time.time()
+    await journal.write(Entry(Position(2, 5), finished=True))
+    await journal.aclose()
+    journal, again = await opened_at(tmp_path)
+    assert again.is_finished
+    assert again.run == opened.run
     await journal.aclose()
 
 
