@@ -110,7 +110,7 @@ async def jobs(origin: str, *, full: bool) -> Jobs:
                         peers.note(name, error)
                     else:
                         ways.append(way)
-                yield Job(f"raw events, {size}, {framing}", "event", ways, 25 if full else 5, missing=peers.missing)
+                yield Job(f"raw events, {size}, {framing}", "event", ways, 25 if full else 3, missing=peers.missing)
     with stream_server() as stories:
         async for job in _insights(stories, full):
             yield job
