@@ -75,7 +75,8 @@ async def jobs(origin: str, *, full: bool) -> Jobs:
     """Yield rows without delay, with and without a journal, then with 20 ms a row."""
     slices = 11 if full else 3
     for concurrency, delay, journal in ((50, 0, True), (50, 0, False), (50, 20, True), (200, 20, True)):
-        count = 10_000 if full else 20 * concurrency if delay else 5_000  # opening a journal is a cost of the run, not of its rows
+        # Opening a journal is a cost of the run, not of its rows.
+        count = 10_000 if full else 20 * concurrency if delay else 5_000
         async with AsyncExitStack() as stack:
             yield await _job(stack, origin, concurrency, delay, journal, count, slices)
 
