@@ -16,6 +16,9 @@ nox.options.reuse_existing_virtualenvs = True
 _WORKERS = ("-n", "3", "--dist", "worksteal")
 """Three processes on two cores: many a test waits for a process or a clock."""
 
+_DEV = {"PYTHONDEVMODE": "1"}
+"""What `-X dev` does, for the processes of the suite too."""
+
 CODE = ("nex_async", "tests", "benchmarks", "examples", ".ci", "noxfile.py")
 
 
@@ -37,7 +40,7 @@ def tests(session: nox.Session) -> None:
 def debug(session: nox.Session) -> None:
     """Run the test suite with asyncio's debug mode and Python's development mode."""
     session.install("-e", ".[dev,demo]")
-    session.run("python", "-X", "dev", "-m", "pytest", *_WORKERS, *session.posargs, env={"PYTHONASYNCIODEBUG": "1"})
+    session.run("python", "-m", "pytest", *_WORKERS, *session.posargs, env={**_DEV, "PYTHONASYNCIODEBUG": "1"})
 
 
 @nox.session
@@ -190,8 +193,8 @@ def matrix(session: nox.Session) -> None:
     """
     session.install("-e", ".[dev,demo]", "pytest-randomly >= 3.15")
     for loop in ("asyncio", "uvloop"):
-        run = ("python", "-X", "dev", "-m", "pytest", *_WORKERS, "-p", "no:randomly", *session.posargs)
-        session.run(*run, env={"NEX_ASYNC_LOOP": loop})
+        run = ("python", "-m", "pytest", *_WORKERS, "-p", "no:randomly", *session.posargs)
+        session.run(*run, env={**_DEV, "NEX_ASYNC_LOOP": loop})
     for seed in (1, 2, 3):
         session.run("python", "-m", "pytest", *_WORKERS, f"--randomly-seed={seed}", *session.posargs)
 
