@@ -13,7 +13,7 @@ SIZE = 500
 
 async def jobs(origin: str, *, full: bool) -> Jobs:
     """Yield single calls, the rows of a listing, and those of one that is read ahead."""
-    count, pages, slices = (500, 40, 25) if full else (200, 10, 5)
+    count, pages, slices = (500, 40, 25) if full else (200, 10, 3)
     total = pages * SIZE
     await control(origin, page_size=SIZE, total=total)
     async with Nex(KEY, base_url=origin) as awaited:

@@ -160,7 +160,7 @@ async def _ready(peers: Peers, name: str, make: Any, stack: AsyncExitStack, orig
 
 async def jobs(origin: str, *, full: bool) -> Jobs:
     """Yield one call at concurrency 1, 10 and 100, then over TLS."""
-    count, slices = (1000, 51) if full else (200, 7)
+    count, slices = (1000, 51) if full else (200, 5)
     async with AsyncExitStack() as stack:
         peers = Peers()
         ours = await through_nex(stack, origin)

@@ -56,7 +56,7 @@ def compare(origin: str, *, full: bool) -> Iterator[Job]:
     """Yield each job under uvloop against itself under asyncio's loop. Raises ImportError where uvloop is not."""
     import uvloop
 
-    slices = 25 if full else 5
+    slices = 25 if full else 3
     asyncio.run(control(origin, total=10_000))
     fast, plain = uvloop.new_event_loop(), asyncio.new_event_loop()
     with _in(fast, origin) as ours, _in(plain, origin) as theirs:
