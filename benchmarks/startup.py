@@ -51,7 +51,7 @@ def _cpu(statement: str, bytecode: str) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-def cost(origin: str, rounds: int = 2) -> dict[str, float | None]:
+def cost(origin: str, rounds: int = 1) -> dict[str, float | None]:
     """Return for each program its lowest CPU time above an empty one, in milliseconds; None for what does not run.
 
     A first round compiles what is imported, for all alike.
