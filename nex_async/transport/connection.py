@@ -14,7 +14,10 @@ from aiohttp.client_proto import ResponseHandler
 
 from .sweeper import clock_of
 
-__all__ = ["Connection"]
+__all__ = ["EXACT", "Connection"]
+
+EXACT = 1e12
+"""aiohttp rounds timeouts above its threshold up to whole seconds; ours are exact."""
 
 
 class Connection(ResponseHandler):

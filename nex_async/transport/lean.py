@@ -22,11 +22,11 @@ from yarl import URL
 from .._logfields import fields_of
 from ..errors import ClientClosed, ConfigError, NexError, Phase, Timeout, printable
 from .body import read_body, read_error, too_large, unpacked
-from .connection import Connection
+from .connection import EXACT, Connection
 from .faults import AIOHTTP_FAILURES, failure_of
 from .idle import IdleConnections
 from .limiter import KeyState
-from .session import CLOSED, STREAMED, SessionPath
+from .session import CLOSED, JSON_HEADERS, STREAMED, SessionPath
 from .wire import MAX_ERROR_BODY, Reply, Request
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ __all__ = ["LeanPath", "Received", "unfit"]
 _log = logging.getLogger("nex_async.pool")
 
 _READ_BUFFER = 1 << 20
-_EXACT = 1e12
-"""aiohttp rounds timeouts above its threshold up to whole seconds; ours are exact."""
-_JSON = {"Content-Type": "application/json"}
 
 
 class _Origin(ClientRequest):
@@ -81,7 +78,7 @@ class Received:
         self._let_go = let_go
 
     def close(self) -> None:
-        """Let go of the connection: kept when the reply was read to its end, else closed."""
+        """Have the connection closed once the exchange lets go of it."""
         self._let_go()
 
 
@@ -110,7 +107,7 @@ class LeanPath:
         self._headers: CIMultiDict[str] = CIMultiDict({"Host": self._origin.headers["Host"]})
         self._headers.update(tenant.headers)
         self._plain_fields: _Head = self._fields({})
-        self._json_fields: _Head = self._fields(_JSON)
+        self._json_fields: _Head = self._fields(JSON_HEADERS)
 
     async def exchange(self, request: Request, timeout: aiohttp.ClientTimeout) -> Reply:
         """Send one request and return its complete reply. Raises `TransportError` or `DeadlineExceeded`."""
@@ -221,7 +218,7 @@ class LeanPath:
             fields = self._plain_fields if extra is None else self._fields(extra)
             parts: tuple[bytes, ...] = first, fields, b"\r\n" if method == "GET" else b"Content-Length: 0\r\n\r\n"
         else:
-            fields = self._json_fields if extra is None else self._fields({**_JSON, **extra})
+            fields = self._json_fields if extra is None else self._fields({**JSON_HEADERS, **extra})
             parts = first, fields, b"Content-Length: %d\r\n\r\n" % len(body), body
         _await_reply(protocol, read_timeout)
         transport.write(b"".join(parts))
@@ -240,7 +237,7 @@ def _await_reply(protocol: Connection, read_timeout: float | None) -> None:
         auto_decompress=False,
         read_timeout=read_timeout,
         read_bufsize=_READ_BUFFER,
-        timeout_ceil_threshold=_EXACT,
+        timeout_ceil_threshold=EXACT,
     )
     protocol._reschedule_timeout()
 

@@ -27,7 +27,7 @@ from .._version import __version__
 from ..config import Secret
 from ..errors import ClientClosed, ConfigError
 from . import lean
-from .connection import Connection
+from .connection import EXACT, Connection
 from .faults import AIOHTTP_FAILURES, failure_of
 from .idle import IdleConnections
 from .limiter import KeyState
@@ -42,8 +42,6 @@ _log = logging.getLogger("nex_async.pool")
 Lane: TypeAlias = Literal["request", "stream"]
 ConnectorFactory: TypeAlias = Callable[..., aiohttp.BaseConnector]
 
-# aiohttp rounds timeouts above its threshold up to whole seconds; ours are exact.
-_EXACT = 1e12
 _MOST_KEYS = 4096
 """So many keys are remembered, with what was learned of their limits, after their clients are gone."""
 
@@ -126,7 +124,7 @@ class SessionPool:
             limit=limit,
             limit_per_host=limit,
             keepalive_timeout=self.keepalive,
-            timeout_ceil_threshold=_EXACT,
+            timeout_ceil_threshold=EXACT,
             ssl=True if self.ssl is None else self.ssl,
         )
         factory: Any = functools.partial(Connection, loop=asyncio.get_running_loop())

@@ -16,13 +16,13 @@ from .wire import MAX_ERROR_BODY, Reply, Request
 if TYPE_CHECKING:
     from .pool import ConnectionSet, Tenant
 
-__all__ = ["CLOSED", "STREAMED", "SessionPath"]
+__all__ = ["CLOSED", "JSON_HEADERS", "STREAMED", "SessionPath"]
 
 CLOSED = "the client was closed during the call"
 STREAMED = 1 << 20
 """A body of more bytes is written piece by piece; aiohttp warns of writing it in one go."""
 _CONTENT_TYPE = ("Content-Type",)
-_JSON_HEADERS = {"Content-Type": "application/json"}
+JSON_HEADERS = {"Content-Type": "application/json"}
 
 
 class SessionPath:
@@ -45,7 +45,7 @@ class SessionPath:
         body = request.body
         data: bytes | io.BytesIO | None = body
         if body is not None:
-            headers = _JSON_HEADERS if headers is None else {**_JSON_HEADERS, **headers}
+            headers = JSON_HEADERS if headers is None else {**JSON_HEADERS, **headers}
             if len(body) > STREAMED:
                 data = io.BytesIO(body)
         if tenant.user_session is not None:
