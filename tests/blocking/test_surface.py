@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
+import importlib
 import inspect
 import re
 import textwrap
@@ -19,6 +19,8 @@ import nex_async
 from nex_async import blocking
 from nex_async.blocking.resources import Resources
 from nex_async.paging import Prefetch
+
+from ..harness.scripts import script
 
 ROOT = Path(nex_async.__file__).parent.parent
 GENERATOR = ROOT / ".ci" / "generate_blocking.py"
@@ -104,12 +106,7 @@ def ours(kind: type, name: str) -> str:
 
 
 def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate_blocking", GENERATOR)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("generate_blocking")
 
 
 @pytest.mark.skipif(not GENERATOR.exists(), reason="not a checkout of the repository")

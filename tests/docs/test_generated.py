@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import re
 from types import ModuleType
 from typing import Any
@@ -11,17 +10,13 @@ from typing import Any
 import nex_async
 from nex_async.routes import ALL
 
+from ..harness.scripts import script
 from .pages import PAGES, ROOT, text_of
 
 
 def generator() -> ModuleType:
     """Return the script that writes these parts, as a module."""
-    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / ".ci" / "generate_docs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("generate_docs")
 
 
 def test_generated_parts_are_up_to_date() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
 import pkgutil
 import re
 import sys
@@ -20,6 +19,7 @@ from nex_async import Nex
 from nex_async.emulator import Emulator
 
 from ..harness.canary import KEY
+from ..harness.scripts import script
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -27,12 +27,7 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.fixture(scope="module")
 def checker() -> ModuleType:
     """The script that CI runs, as a module."""
-    spec = importlib.util.spec_from_file_location("check_faults", ROOT / ".ci" / "check_faults.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("check_faults")
 
 
 def test_each_row_has_a_test_or_a_limit(checker: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
