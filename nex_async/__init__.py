@@ -100,6 +100,7 @@ if TYPE_CHECKING:
     from .paging import Page, Pager
     from .routes import Route
     from .stats import CallStats, LimitStats, NexStats, PoolStats, RunStats
+    from .transport.budget import BudgetServer, LocalBudget
     from .transport.options import RequestDetails, RequestOptions, ResponseDetails, RetryDetails, deadline
     from .transport.pool import SessionPool
     from .transport.retry import RetryPolicy
@@ -112,6 +113,7 @@ __all__ = [
     "BadRequestError",
     "BodyTooLarge",
     "BodyTruncated",
+    "BudgetServer",
     "BulkError",
     "BulkOptions",
     "BulkReport",
@@ -154,6 +156,7 @@ __all__ = [
     "JobFailed",
     "JobTimeout",
     "LimitStats",
+    "LocalBudget",
     "MappingError",
     "Mirror",
     "MirrorReport",
@@ -323,6 +326,8 @@ _HOME = {
     "NexStats": ".stats",
     "PoolStats": ".stats",
     "RunStats": ".stats",
+    "BudgetServer": ".transport.budget",
+    "LocalBudget": ".transport.budget",
     "SessionPool": ".transport.pool",
     "RetryPolicy": ".transport.retry",
     "RequestDetails": ".transport.options",

@@ -31,6 +31,7 @@ from .resources import Resources
 if TYPE_CHECKING:
     from ..bulk.progress import OnProgress
     from ..telemetry import OpenTelemetry
+    from ..transport.budget import BudgetServer
     from .bulk import Mirror
 
 __all__ = ["Nex", "SessionPool", "deadline"]
@@ -62,6 +63,7 @@ class SessionPool:
         proxy: str | None = None,
         proxy_from_env: bool = False,
         connector_factory: ConnectorFactory | None = None,
+        rate_budget: BudgetServer | None = None,
     ) -> None:
         self._async = transport.SessionPool(
             max_connections=max_connections,
@@ -71,6 +73,7 @@ class SessionPool:
             proxy=proxy,
             proxy_from_env=proxy_from_env,
             connector_factory=connector_factory,
+            rate_budget=rate_budget,
         )
         self._lease = Lease("a blocking SessionPool", partial(_close_pool, self._async))
         weakref.finalize(self, self._lease.drop).atexit = False

@@ -12,12 +12,12 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from math import inf
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..errors import AuthenticationError, DeadlineExceeded, RateLimitQueueFull
 from ..routes import Group
 
-__all__ = ["AdaptiveLimit", "AuthLatch", "KeyState", "RetryBudget", "WindowLimit"]
+__all__ = ["AdaptiveLimit", "AuthLatch", "KeyState", "Limit", "RetryBudget", "Standing", "WindowLimit"]
 
 _RESOLUTION = 1e-6
 
@@ -25,8 +25,10 @@ _RESOLUTION = 1e-6
 class Limit(Protocol):
     """A rate limit that one group of routes shares."""
 
-    active: bool
-    """Whether a call has to ask at all."""
+    @property
+    def active(self) -> bool:
+        """Whether a call has to ask at all."""
+        ...
 
     @property
     def waiting(self) -> int:
@@ -48,13 +50,25 @@ class Limit(Protocol):
         """Learn of a call that was not throttled."""
 
 
-def _too_late(wait: float) -> DeadlineExceeded:
+class Standing(NamedTuple):
+    """What was learned of a limit, to be taken up by another."""
+
+    rate: float | None
+    """Calls per second now allowed; None while nothing limits them."""
+    ceiling: float
+    """The calls per second at which the last 429 came."""
+    pause: float
+    """For how many seconds from now nobody may send."""
+
+
+def too_late(wait: float) -> DeadlineExceeded:
+    """Return the error of a call whose slot is `wait` seconds away, beyond its deadline."""
     return DeadlineExceeded(
         f"the rate limit's next free slot is {wait:.1f} s away, beyond the call's deadline", retry_after=wait
     )
 
 
-class _Waiter:
+class Waiter:
     """A call in line: the future that lets it go, the moment it gives up, and the moment it was let go."""
 
     __slots__ = ("at", "deadline", "go")
@@ -75,7 +89,7 @@ class _Line(ABC):
 
     def __init__(self) -> None:
         self._gate = 0.0
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters: deque[Waiter] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -101,13 +115,13 @@ class _Line(ABC):
         now, position = loop.time(), len(self._waiters)
         slot = self._slot(position, now)
         if slot > deadline:
-            raise _too_late(slot - now)
+            raise too_late(slot - now)
         if not position and slot <= now + _RESOLUTION:
             self._take(now)
             return
         if position >= self.MAX_WAITING:
             raise RateLimitQueueFull(f"{position} calls already wait for the rate limit")
-        waiter = _Waiter(loop.create_future(), deadline)
+        waiter = Waiter(loop.create_future(), deadline)
         self._waiters.append(waiter)
         self._arm(loop)
         try:
@@ -116,13 +130,23 @@ class _Line(ABC):
             self._left(waiter, loop)
             raise
 
-    def _left(self, waiter: _Waiter, loop: asyncio.AbstractEventLoop) -> None:
+    def _left(self, waiter: Waiter, loop: asyncio.AbstractEventLoop) -> None:
         if waiter.go.cancelled():
             with contextlib.suppress(ValueError):
                 self._waiters.remove(waiter)
         elif waiter.go.exception() is None:
             self._give_back(waiter.at)
         self._let_go(loop)
+
+    def slot(self, position: int, now: float) -> float:
+        """Return when the call at `position` of a line kept elsewhere may go, as things stand."""
+        return self._slot(position, now)
+
+    def take_next(self, now: float) -> float:
+        """Use the next slot for a call of a line kept elsewhere; return when it may go."""
+        slot = self._slot(0, now)
+        self._take(slot)
+        return slot
 
     def _let_go(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
@@ -145,13 +169,13 @@ class _Line(ABC):
         """Let those give up at once whose slot has moved beyond their deadline."""
         if not self._waiters:
             return
-        kept: deque[_Waiter] = deque()
+        kept: deque[Waiter] = deque()
         for waiter in self._waiters:
             slot = self._slot(len(kept), now)
             if waiter.go.done():
                 continue
             if slot > waiter.deadline:
-                waiter.go.set_exception(_too_late(slot - now))
+                waiter.go.set_exception(too_late(slot - now))
             else:
                 kept.append(waiter)
         self._waiters = kept
@@ -196,6 +220,17 @@ class WindowLimit(_Line):
 
     def succeeded(self, now: float) -> None:
         """Learn nothing: the limit is known."""
+
+    def standing(self, now: float) -> Standing:
+        """Return what was learned: that of a known limit is how long nobody may send."""
+        return Standing(self.rate, 0.0, max(0.0, self._gate - now))
+
+    def forget(self) -> None:
+        """Forget nothing: what went through counts."""
+
+    def adopt(self, standing: Standing, now: float, born: float) -> None:
+        """Take up what one that was here before had learned. What it had let go is not known: it may be a whole window."""
+        self._gate = max(self._gate, born + self._period, now + standing.pause)
 
 
 class AdaptiveLimit(_Line):
@@ -271,6 +306,25 @@ class AdaptiveLimit(_Line):
         if self._rate >= self.CEILING:
             self._rate, self._old_ceiling, self.active = self.CEILING, self.CEILING, False
 
+    def standing(self, now: float) -> Standing:
+        """Return what was learned."""
+        return Standing(self.rate, self._old_ceiling, max(0.0, self._gate - now) if self.active else 0.0)
+
+    def forget(self) -> None:
+        """Forget what went through: one who hears of only a part of it measures too little."""
+        self._passed.clear()
+
+    def adopt(self, standing: Standing, now: float, born: float) -> None:
+        """Take up what one that was here before had learned, where it is stricter."""
+        if standing.rate is None:
+            return
+        pause = max(0.0, standing.pause)
+        if not self.active or standing.rate < self._rate:
+            self._rate, self._old_ceiling = max(self.FLOOR, standing.rate), standing.ceiling
+            self._cut_until = self._grown_at = now + pause
+            self.active = True
+        self._gate = max(self._gate, now + pause)
+
 
 class RetryBudget:
     """What a key may spend on retries, so that a failing server is not stormed: first tries always go, repeats may not."""
@@ -334,14 +388,17 @@ class AuthLatch:
 
 
 class KeyState:
-    """Everything that is shared by the calls of one key: its limits, its retry budget, its latch."""
+    """Everything that is shared by the calls of one key: its limits, its retry budget, its latch.
+
+    `limits` are those that are kept elsewhere; without them the key learns for itself.
+    """
 
     __slots__ = ("budget", "latch", "limits", "replied")
 
-    def __init__(self, budget: float) -> None:
+    def __init__(self, budget: float, limits: dict[Group, Limit] | None = None) -> None:
         self.replied: Mapping[str, str] = {}
         """The headers of the last reply; its `Date` is what the server's clock says."""
-        self.limits: dict[Group, Limit] = {
+        self.limits: dict[Group, Limit] = limits or {
             "default": AdaptiveLimit(),
             "text": WindowLimit(10, 60.0),
             "connect": WindowLimit(10, 60.0),

@@ -17,7 +17,7 @@ import ssl as ssl_module
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 import aiohttp
 from multidict import CIMultiDict
@@ -34,6 +34,9 @@ from .limiter import KeyState
 from .session import SessionPath
 from .sweeper import Sweeper
 from .wire import Reply, Request
+
+if TYPE_CHECKING:
+    from .budget import BudgetServer, Leases
 
 __all__ = ["Binding", "SessionPool", "Tenant"]
 
@@ -53,6 +56,8 @@ class SessionPool:
     `keepalive` is how long an idle connection is kept, in seconds; `max_body` the largest reply in bytes, also once
     decompressed. `ssl` is your own context, `proxy` an `http://` proxy; `proxy_from_env` reads the usual variables.
     `connector_factory` is called with aiohttp's `TCPConnector` arguments, for a resolver or connector of your own.
+    `rate_budget` keeps the rate limits of the keys for this and other pools, in other processes or on other machines;
+    without it each pool learns for itself.
 
     Close it with `await pool.aclose()` or use it as an async context manager. Raises `ConfigError` for bad arguments.
     """
@@ -67,6 +72,7 @@ class SessionPool:
         proxy: str | None = None,
         proxy_from_env: bool = False,
         connector_factory: ConnectorFactory | None = None,
+        rate_budget: BudgetServer | None = None,
     ) -> None:
         self.max_connections = max_connections
         self.keepalive = keepalive
@@ -74,12 +80,15 @@ class SessionPool:
         self.ssl = ssl
         self.proxy = proxy
         self.proxy_from_env = proxy_from_env
+        self.rate_budget = rate_budget
         self._closed = False
         _positive("max_connections", max_connections)
         _positive("keepalive", keepalive)
         _positive("max_body", max_body)
         if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
             raise ConfigError("ssl must be an ssl.SSLContext; certificates are always verified otherwise")
+        if rate_budget is not None and not callable(getattr(rate_budget, "lease", None)):
+            raise ConfigError("rate_budget must be a budget server: LocalBudget(), RayBudget() or RedisBudget()")
         self._connector_factory = connector_factory or aiohttp.TCPConnector
         self._sets: dict[int, ConnectionSet] = {}
         _pools.add(self)
@@ -186,6 +195,11 @@ class ConnectionSet:
         self._connectors: dict[Lane, aiohttp.BaseConnector] = {"request": self.idle.connector}
         self._sessions: set[aiohttp.ClientSession] = set()
         self._keys: dict[bytes, KeyState] = {}
+        self._leases: Leases | None = None
+        if pool.rate_budget is not None:
+            from .budget import Leases  # for those who share one
+
+            self._leases = Leases(pool.rate_budget, loop)
 
     def connector(self, lane: Lane) -> aiohttp.BaseConnector:
         """Return the connector of a lane, made now if need be."""
@@ -209,11 +223,17 @@ class ConnectionSet:
 
     def key_state(self, fingerprint: bytes, budget: float) -> KeyState:
         """Return what the calls of one key share; it is found by a hash, never by the key."""
-        found = self._keys.pop(fingerprint, None) or KeyState(budget)
+        found = self._keys.pop(fingerprint, None) or self._new_state(fingerprint, budget)
         self._keys[fingerprint] = found
         if len(self._keys) > _MOST_KEYS:
             del self._keys[next(iter(self._keys))]  # the one asked for longest ago; clients that hold it keep it
         return found
+
+    def _new_state(self, fingerprint: bytes, budget: float) -> KeyState:
+        if self._leases is None:
+            return KeyState(budget)
+        account = hashlib.blake2b(fingerprint, digest_size=16, person=b"nex_async budget").hexdigest()
+        return KeyState(budget, self._leases.limits(account))
 
     def open_session(self, lane: Lane, headers: CIMultiDict[str], proxy: str | None) -> aiohttp.ClientSession:
         """Open a session of a tenant's on one lane."""
@@ -239,6 +259,8 @@ class ConnectionSet:
     async def close(self) -> None:
         """Close every connection; calls in flight end with `ClientClosed`."""
         self.closed = True
+        if self._leases is not None:
+            await self._leases.close()
         self.sweeper.close()
         self.idle.stop()
         for session in list(self._sessions):

@@ -43,7 +43,10 @@ NOT_HERE = {
     "SessionPool.connections": "the client behind calls it",
     "SessionPool.make_connector": "the client behind calls it",
     **dict.fromkeys(
-        [f"SessionPool.{name}" for name in ("max_connections", "keepalive", "max_body", "ssl", "proxy", "proxy_from_env")],
+        [
+            f"SessionPool.{name}"
+            for name in ("max_connections", "keepalive", "max_body", "ssl", "proxy", "proxy_from_env", "rate_budget")
+        ],
         "the client behind reads it",
     ),
 }
