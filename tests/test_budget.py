@@ -351,7 +351,7 @@ def test_a_cancelled_call_takes_no_permit_along(steps: list[tuple[float, float]]
         last = loop.time()
         await limit.acquire(last + 1e6)
         assert loop.time() - last <= 1.0 + 0.5 + HORIZON + 0.1
-        assert all(later - first >= 1.0 - 0.01 for first, later in pairwise(went))
+        assert all(later - first >= 1.0 - 0.06 for first, later in pairwise(went))
         assert limit.waiting == 0
         await leases.close()
 

@@ -24,8 +24,8 @@ __all__ = ["BudgetServer", "Leases", "LocalBudget"]
 _log = logging.getLogger("nex_async.budget")
 
 _RESOLUTION = 1e-6
-_KEPT = 0.5
-"""A permit that nobody used for so many seconds is let lapse."""
+_KEPT = 0.05
+"""A permit that nobody waited for lapses after so many seconds: used later, it would be too near the next."""
 _ANSWER = 10.0
 """Seconds after which a budget server that is silent counts as lost."""
 _SOON, _LATER = 0.05, 2.0
@@ -152,7 +152,8 @@ class LeasedLimit:
         now = self._time()
         if now < self._free_until:
             return
-        self._let_lapse(now)
+        if not self._waiters:
+            self._let_lapse(now)
         if not self._waiters and self._permits and self._permits[0] <= now + _RESOLUTION:
             self._permits.popleft()
             return
@@ -208,7 +209,6 @@ class LeasedLimit:
 
     def _let_go(self) -> None:
         now, permits, waiters = self._time(), self._permits, self._waiters
-        self._let_lapse(now)
         free = now < self._free_until
         while waiters and (waiters[0].go.done() or free or (permits and permits[0] <= now + _RESOLUTION)):
             waiter = waiters.popleft()
