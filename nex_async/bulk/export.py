@@ -86,6 +86,7 @@ class Export:
         options: ExportOptions,
         *,
         parent: str | None = None,
+        columns: tuple[Column, ...] | None = None,
     ) -> None:
         chosen: dict[str, Any] = {name: value for name, value in options.items() if name in OWN}
         rest: dict[str, Any] = {name: value for name, value in options.items() if name not in OWN}
@@ -94,6 +95,7 @@ class Export:
         self._sender = sender
         self._whole = whole
         self._parent = parent
+        self._known = columns
         self._window = checked_window(chosen.get("window", 8))
         self._resume: bool = chosen.get("resume", True)
         self._overwrite: bool = chosen.get("overwrite", True)
@@ -103,6 +105,8 @@ class Export:
         self._layout = Layout(structured=checked_structured(chosen.get("structured", "json")))
         self.bad_rows: int = 0
         """Rows that the last run could not use."""
+        self.unstable: bool = False
+        """Whether the listing shrank while it was read, so that rows may have been skipped."""
         if to is not None:
             level = chosen.get("level")
             self._paths = Paths(path_of(to))
@@ -121,11 +125,11 @@ class Export:
         checked_batch(batch_rows, on_bad_row)
         from .formats.arrow import BatchReader, Former
 
-        columns, structured = await self._columns(), self._layout.structured
+        columns, structured = await self.columns(), self._layout.structured
         former = await asyncio.to_thread(Former, columns, structured)
         convert = BatchReader(columns, structured, former)
         reader = Reader(self._whole, self._sender, self._options, convert, window=self._window)
-        self.bad_rows, done, rows = 0, 0, 0
+        self.bad_rows, self.unstable, done, rows = 0, False, 0, 0
         held: list[Any] = []
         batches: list[Any] = []
         async with aclosing(reader.pages()) as pages:
@@ -139,6 +143,7 @@ class Export:
                 self.bad_rows += len(bad)
                 if bad and on_bad_row == "raise":
                     raise DecodeError(f"row {bad[0].position} cannot be used: {bad[0].problem}", raw=bad[0].raw)
+                self.unstable = reader.unstable
                 self._meter.total = page.total
                 self._meter.tell(done, self.bad_rows, final=final)
                 whole, batches = _cut(batches, batch_rows, final)
@@ -241,11 +246,13 @@ class Export:
         """Return the layout of the file: as it was begun, or with the columns the server's definition gives."""
         if self._format == "jsonl":
             return self._layout
-        columns = checkpoint.layout.columns if checkpoint is not None else await self._columns()
+        columns = checkpoint.layout.columns if checkpoint is not None else await self.columns()
         return Layout(columns, self._layout.structured, self._layout.compression, self._layout.level)
 
-    async def _columns(self) -> tuple[Column, ...]:
+    async def columns(self) -> tuple[Column, ...]:
         """Return the attributes' columns: from the definition, and where it does not tell, from the first page."""
+        if self._known is not None:
+            return self._known
         whole = self._whole
         wanted = whole.attributes
         if wanted == "none":

@@ -129,8 +129,17 @@ async def divided(whole: Partition, count: int, sender: Sender, options: Request
     """
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 100_000:
         raise InvalidRequestError(f"count must be an integer, 1 to 100000, not {count!r}", argument="count")
+    return divide(whole, await total_of(whole, sender, options), count)
+
+
+async def total_of(whole: Partition, sender: Sender, options: RequestOptions) -> int:
+    """Ask the server once for the number of rows; 0 where it does not tell."""
     probe = replace(whole, attributes="none", limit=1).source(sender, options, partial(decode_rows, Record))
-    total = (await probe.fetch(0)).listing.total or 0
+    return (await probe.fetch(0)).listing.total or 0
+
+
+def divide(whole: Partition, total: int, count: int) -> list[Partition]:
+    """Return `whole`, of `total` rows, in at most `count` parts of nearly the same size, the last of them without an end."""
     count = max(1, min(count, total))
     starts = [total * number // count for number in range(count)]
     return [replace(whole, start=start, stop=stop) for start, stop in zip(starts, [*starts[1:], None], strict=True)]
