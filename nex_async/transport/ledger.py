@@ -150,6 +150,11 @@ class Ledgers:
         self._epoch = secrets.token_hex(8)
         self._born: float | None = None
 
+    @property
+    def accounts(self) -> list[str]:
+        """The digests of the keys whose limits are kept."""
+        return sorted({account for account, _ in self._ledgers})
+
     def lease(self, ask: Ask, now: float) -> Lease:
         """Note what a worker met, and return what it may do. `now` is the keeper's clock, the same for all workers."""
         if self._born is None:

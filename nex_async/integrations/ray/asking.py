@@ -148,8 +148,13 @@ def ingest_texts(
     work = IngestBatch(access_of(options), text, context, folder)
     more = remote_options(options)
     if folder is None:
-        more["max_retries"] = 0
+        more["ray_remote_args_fn"] = _once
     return _mapped(dataset, work, batch_rows, more)
+
+
+def _once() -> dict[str, Any]:
+    """Return what tells Ray not to run a task again whose worker died."""
+    return {"max_retries": 0}
 
 
 def _plain(options: ClusterOptions) -> ClusterOptions:

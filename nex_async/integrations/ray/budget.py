@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -24,6 +25,14 @@ class Keeper:
     def lease(self, ask: Ask) -> Lease:
         """Return what a worker may do."""
         return self._ledgers.lease(ask, time.monotonic())
+
+    def pid(self) -> int:
+        """Return the process it is in."""
+        return os.getpid()
+
+    def accounts(self) -> list[str]:
+        """Return the digests of the keys whose limits are kept."""
+        return self._ledgers.accounts
 
 
 class RayBudget:

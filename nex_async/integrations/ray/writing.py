@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 import pyarrow as pa  # pyright: ignore[reportMissingImports]
+import pyarrow.compute as pc  # pyright: ignore[reportMissingImports]
 import ray.data  # pyright: ignore[reportMissingImports]
 
 from ..._typing import Unpack
@@ -32,7 +33,9 @@ OUTCOMES = pa.schema([
 """What became of a row: its value of `match_on`; the status, as in `Outcome`; the record's id; how many requests it took;
 and where it failed, the error and the row as JSON."""
 _NOT_WRITTEN = frozenset((*(column.name for column in BASE), EXTRA))
+_DEAD = ["failed", "unknown"]
 BATCH_ROWS = 5_000
+"""Rows that a task writes, unless the caller says."""
 
 
 @dataclass(frozen=True)
@@ -157,15 +160,23 @@ def write_records(
         outcomes = dataset.map_batches(
             work, batch_size=batch_rows, batch_format="pyarrow", **remote_options(options)
         ).materialize()
-        counts = {row["status"]: row["count()"] for row in outcomes.groupby("status").count().take_all()}
+        found = outcomes.map_batches(_counted, batch_format="pyarrow").take_all()
     except Exception as error:
         reraise(error)
-    ordered = {status: counts[status] for status in STATUSES if status in counts}
-    return WriteResult(outcomes, outcomes.filter(_is_dead), ordered)
+    counts = {status: sum(row["count"] for row in found if row["status"] == status) for status in STATUSES}
+    dead = outcomes.map_batches(_dead, batch_format="pyarrow")
+    return WriteResult(outcomes, dead, {status: count for status, count in counts.items() if count})
 
 
-def _is_dead(row: Mapping[str, Any]) -> bool:
-    return row["status"] in ("failed", "unknown")
+def _counted(outcomes: Any) -> Any:
+    """Return how many rows of a table have each status."""
+    counts = outcomes["status"].value_counts()
+    return pa.table({"status": counts.field("values"), "count": counts.field("counts")})
+
+
+def _dead(outcomes: Any) -> Any:
+    """Return the rows of a table that failed, or of which nobody knows what became of them."""
+    return outcomes.filter(pc.is_in(outcomes["status"], value_set=pa.array(_DEAD)))
 
 
 def _work(
@@ -227,12 +238,9 @@ class RecordsDatasink(ray.data.Datasink):  # type: ignore[misc]
         dead = [OUTCOMES.empty_table()]
         for block in blocks:
             outcomes = self._work(ray.data.block.BlockAccessor.for_block(block).to_arrow())
-            failed = []
-            for number, status in enumerate(outcomes["status"].to_pylist()):
-                counts[status] = counts.get(status, 0) + 1
-                if status in ("failed", "unknown"):
-                    failed.append(number)
-            dead.append(outcomes.take(failed))
+            for row in _counted(outcomes).to_pylist():
+                counts[row["status"]] = counts.get(row["status"], 0) + row["count"]
+            dead.append(_dead(outcomes))
         return counts, pa.concat_tables(dead)
 
     def on_write_complete(self, write_result: Any) -> None:
