@@ -185,6 +185,20 @@ def sinks(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "tests/sinks", *session.posargs)
 
 
+@nox.session
+def scale(session: nox.Session) -> None:
+    """Test the integration with Ray on a real cluster of this machine, with 20 workers killed; and measure it.
+
+    `-- -s -k budget` takes a part and shows its figures.
+    """
+    session.install("-e", ".[dev,ray]")
+    more = session.posargs or ("--durations=10",)
+    session.run("python", "-m", "pytest", "tests/scale", "--show-capture=no", "-p", "no:randomly", *more)
+    if not session.posargs:
+        session.run("python", "examples/ray_sync.py", "--local", "2000")
+        session.run("python", "-m", "benchmarks.cluster")
+
+
 @nox.session(python=["3.10", "3.11", "3.12", "3.13"])
 def matrix(session: nox.Session) -> None:
     """Run the suite on asyncio and on uvloop in development mode, then three times in a random order. Arguments: pytest.

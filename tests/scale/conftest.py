@@ -77,10 +77,14 @@ def until(condition: Callable[[], Any], patience: float = 60.0) -> Any:
 
 def people(count: int, start: int = 0) -> list[dict[str, Any]]:
     """Return rows of people, each with an address of its own."""
-    return [{"name": f"Person {number}", "email_addresses": [f"p{number}@example.org"]} for number in range(start, start + count)]
+    return [
+        {"name": f"Person {number}", "email_addresses": [f"p{number}@example.org"]} for number in range(start, start + count)
+    ]
 
 
 def working() -> list[int]:
     """Return the processes that run a task of a dataset right now."""
     titles = {process.pid: " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])}
-    return [pid for pid, title in titles.items() if title.startswith(("ray::ReadNexRecords", "ray::MapBatches", "ray::Write"))]
+    return [
+        pid for pid, title in titles.items() if title.startswith(("ray::ReadNexRecords", "ray::MapBatches", "ray::Write"))
+    ]

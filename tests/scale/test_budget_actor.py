@@ -12,7 +12,7 @@ import pytest
 from nex_async.testing import EmulatorThread
 
 from ..harness.canary import KEY
-from .conftest import VARIABLE, people, until
+from .conftest import people, until
 
 pytest.importorskip("ray")
 
@@ -46,7 +46,7 @@ def test_the_limit_is_kept_by_two_workers(cluster: Any, backend: EmulatorThread,
     rows = cluster.data.from_items(people(900), override_num_blocks=2)
     done = write_records(rows, "person", match_on="email_addresses", batch_rows=450, **options)
     assert done.counts == {"created": 900}
-    rate, refused, times = steady(backend)
+    rate, refused, _times = steady(backend)
     print(f"{form}: {rate:.1f} of {LIMIT} a second let in, {refused:.1%} refused")
     assert refused <= 0.05
     assert rate >= 0.5 * LIMIT

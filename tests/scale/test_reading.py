@@ -154,7 +154,9 @@ def test_an_object_that_changes_while_it_is_read(backend: EmulatorThread, option
     backend.seed("person", *people(40))
     dataset = read_records("person", partitions=2, **options)
     other = read_records("person", partitions=2, on_change="ignore", **options)
-    backend.request("POST", "/v1/objects/person/attributes", body={"name": "Shoe Size", "slug": "shoe_size", "type": "number"})
+    backend.request(
+        "POST", "/v1/objects/person/attributes", body={"name": "Shoe Size", "slug": "shoe_size", "type": "number"}
+    )
     with pytest.raises(SchemaChanged, match=r"partition \d of 2 .*person changed while it was read \(shoe_size was added\)"):
         consume(dataset)
     assert other.count() == 40
@@ -168,7 +170,7 @@ def test_many_workspaces(cluster: Any, backend: EmulatorThread) -> None:
         backend.seed("person", *people(7, start=100))
         keys = {name: KeyOf(name) for name in names}
         dataset = read_workspaces(keys, "person", base_url=other.url).materialize()
-        counts = {name: 0 for name in names}
+        counts = dict.fromkeys(names, 0)
         for row in dataset.take_all():
             counts[row["workspace"]] += 1
         assert counts == dict.fromkeys(names, 30)
@@ -188,9 +190,7 @@ class KeyOf:
 # ---- checkpoints ----------------------------------------------------------------------------------------------------
 
 
-def test_a_second_run_reads_what_the_first_did_not(
-    backend: EmulatorThread, options: dict[str, Any], tmp_path: Any
-) -> None:
+def test_a_second_run_reads_what_the_first_did_not(backend: EmulatorThread, options: dict[str, Any], tmp_path: Any) -> None:
     """With a checkpoint, a run that failed is gone on with: finished partitions are not asked for again."""
     made = backend.seed("person", *people(500))
     options["checkpoint"] = tmp_path / "read"

@@ -96,7 +96,9 @@ def test_dead_letters(cluster: Any, backend: EmulatorThread, options: dict[str, 
 def test_a_write_that_cannot_go_on_names_its_rows(cluster: Any, backend: EmulatorThread, options: dict[str, Any]) -> None:
     """When more rows fail than may, the write ends with an error that names the rows and the node."""
     rows = cluster.data.from_items([{"name": "No", "email_addresses": [f"nonsense{n}"]} for n in range(300)])
-    with pytest.raises(PartitionError, match=r"writing \d+ rows of person that begin with email_addresses=.* failed on node"):
+    with pytest.raises(
+        PartitionError, match=r"writing \d+ rows of person that begin with email_addresses=.* failed on node"
+    ):
         write_records(rows, "person", match_on="email_addresses", max_dead=10, **options)
 
 
@@ -145,7 +147,9 @@ def test_questions(cluster: Any, backend: EmulatorThread, options: dict[str, Any
     """Each question has its answer beside it, or its error."""
     backend.seed("person", *people(3))
     backend.faults.add(kind="status", status=400, route="ask", after=2, times=1)
-    rows = cluster.data.from_items([{"number": n, "question": f"Who is Person {n}?"} for n in range(6)], override_num_blocks=2)
+    rows = cluster.data.from_items(
+        [{"number": n, "question": f"Who is Person {n}?"} for n in range(6)], override_num_blocks=2
+    )
     answers = ask_many(rows, **options).take_all()
     assert sorted(row["number"] for row in answers) == list(range(6))
     failed = [row for row in answers if row["error"]]

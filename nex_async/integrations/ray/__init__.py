@@ -6,12 +6,6 @@ version of this package and a way to its key; see `ClusterOptions`. Datasets are
 
 from __future__ import annotations
 
-try:
-    import pyarrow  # noqa: F401  # pyright: ignore[reportMissingImports]
-    import ray.data  # noqa: F401  # pyright: ignore[reportMissingImports]
-except ModuleNotFoundError as _missing:
-    raise ModuleNotFoundError('this needs Ray Data: pip install "nex-async[ray]"', name=_missing.name) from None
-
 from .access import ClusterOptions, KeyFile, KeySource
 from .asking import ask_many, ingest_texts
 from .budget import RayBudget

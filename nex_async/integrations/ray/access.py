@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict, cast
 
-import ray  # pyright: ignore[reportMissingImports]
-from ray import cloudpickle  # pyright: ignore[reportMissingImports]
-
 from ... import blocking
 from ..._version import __version__
 from ...config import Secret, Timeouts, masked
@@ -23,6 +20,7 @@ from ...errors import ConfigError, InvalidRequestError
 from ...transport.budget import BudgetServer
 from ...transport.wire import in_range
 from .budget import RayBudget
+from .engine import cloudpickle, ray
 
 __all__ = ["Access", "ClusterOptions", "KeyFile", "KeySource", "access_of"]
 
@@ -67,7 +65,7 @@ class KeyFile:
     def __call__(self) -> Secret:
         """Return the key. Raises `ConfigError` where there is none, or where others may write it."""
         try:
-            if os.name == "posix" and os.stat(self._path).st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            if os.name == "posix" and Path(self._path).stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise ConfigError(f"the key file {self._path} can be written by others; `chmod go-w` it")
             return Secret(masked(Path(self._path).read_text("utf-8").strip()))
         except (OSError, UnicodeDecodeError) as error:

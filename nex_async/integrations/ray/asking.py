@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow as pa  # pyright: ignore[reportMissingImports]
 
 from ..._typing import Unpack
 from ...client import Nex
@@ -19,6 +18,7 @@ from ...errors import InvalidRequestError, NexError
 from ...resources.base import required_text
 from ...transport.wire import in_range
 from .access import Access, ClusterOptions, access_of, place, remote_options
+from .engine import pa
 from .failures import PartitionError, reraise
 
 __all__ = ["ask_many", "ingest_texts"]
@@ -104,7 +104,7 @@ class IngestBatch:
         if self.folder is not None:
             name = hashlib.blake2b(msgspec.json.encode(rows), digest_size=20).hexdigest()
             Path(self.folder).mkdir(parents=True, exist_ok=True)
-            more["journal"] = os.path.join(self.folder, f"texts-{name}.db")
+            more["journal"] = str(Path(self.folder) / f"texts-{name}.db")
         try:
             nex = self.access.client()
             with nex.context.add_many(rows, **more) as run:

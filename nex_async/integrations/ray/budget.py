@@ -6,10 +6,9 @@ import os
 import time
 from typing import Any
 
-import ray  # pyright: ignore[reportMissingImports]
-
 from ...errors import ConfigError
 from ...transport.ledger import Ask, KnownLimits, Lease, Ledgers, checked_limits
+from .engine import ray
 
 __all__ = ["RayBudget"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointError
@@ -29,7 +30,7 @@ class Checkpoint:
             if "://" in self.uri:
                 found = fs.FileSystem.from_uri(self.uri)
             else:
-                found = fs.LocalFileSystem(), os.path.abspath(self.uri)
+                found = fs.LocalFileSystem(), str(Path(self.uri).absolute())
             found[0].create_dir(found[1], recursive=True)
         except (OSError, pa.ArrowInvalid) as error:
             raise CheckpointError(f"the checkpoint {self.uri} cannot be opened: {error}") from None

@@ -9,10 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import msgspec
-import pyarrow as pa  # pyright: ignore[reportMissingImports]
-import ray  # pyright: ignore[reportMissingImports]
-import ray.data  # pyright: ignore[reportMissingImports]
-from ray.data.block import BlockMetadata  # pyright: ignore[reportMissingImports]
 
 from ..._typing import Unpack
 from ...bulk.export import Export
@@ -28,6 +24,7 @@ from ...routes import GET_OBJECT
 from ...transport.wire import in_range
 from .access import Access, ClusterOptions, KeySource, access_of, place, remote_options
 from .checkpoint import Checkpoint
+from .engine import BlockMetadata, Datasource, RayError, ReadTask, pa, ray
 from .failures import PartitionError, SchemaChanged, reraise
 
 __all__ = ["RecordsDatasource", "read_records", "read_workspaces"]
@@ -114,7 +111,9 @@ class ReadPart:
             raise PartitionError(f"{self.name} failed on {place()}: {type(error).__name__}: {error}") from None
         if choice.on_change == "raise":
             if unstable:
-                raise PartitionError(f"{self.name} failed: the listing shrank meanwhile, so rows may be missing; read it again")
+                raise PartitionError(
+                    f"{self.name} failed: the listing shrank meanwhile, so rows may be missing; read it again"
+                )
             if self.defined and now and now != self.defined:
                 told = _difference(self.defined, now)
                 raise SchemaChanged(f"{self.name} failed: {choice.slug} changed while it was read ({told}); read it again")
@@ -144,9 +143,7 @@ async def _survey(nex: Nex, choice: Choice, salt: str) -> Survey:
 async def _read(
     nex: Nex, choice: Choice, part: Partition, columns: tuple[Column, ...]
 ) -> tuple[list[Any], bool, dict[str, Column]]:
-    export = Export(
-        nex._sender, part, None, {"structured": choice.structured, "window": choice.window}, columns=columns
-    )
+    export = Export(nex._sender, part, None, {"structured": choice.structured, "window": choice.window}, columns=columns)
     batches = [batch async for batch in export.as_arrow(on_bad_row=choice.on_bad_row)]
     return batches, export.unstable, await _defined(nex, choice.slug)
 
@@ -168,7 +165,7 @@ def _difference(before: dict[str, Column], now: dict[str, Column]) -> str:
 # ---- on the driver --------------------------------------------------------------------------------------------------
 
 
-class RecordsDatasource(ray.data.Datasource):  # type: ignore[misc]
+class RecordsDatasource(Datasource):  # type: ignore[misc]
     """A Ray Data source over partitions of records; for `ray.data.read_datasource`. `read_records` makes one."""
 
     def __init__(self, reads: Sequence[ReadPart], rows: Sequence[int], row_bytes: Sequence[int], schema: Any) -> None:
@@ -189,7 +186,7 @@ class RecordsDatasource(ray.data.Datasource):  # type: ignore[misc]
     def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None) -> list[Any]:
         """Return a task for each partition, whatever the parallelism: how many there are was decided before."""
         return [
-            ray.data.ReadTask(
+            ReadTask(
                 read,
                 BlockMetadata(num_rows=rows, size_bytes=size, exec_stats=None, input_files=None),
                 schema=self._schema,
@@ -216,10 +213,11 @@ def read_records(
     """Return the records of an object as a `ray.data.Dataset` of Arrow blocks, one for each partition.
 
     The columns are those of `Records.export`: id, object_id, type, created_at, updated_at, one for each attribute, and
-    `_extra`. `partitions` is how many tasks read it; by default one for each 50 000 rows, two for each CPU at least where
-    there are so many rows. `limit` is the page size, `window` how many pages a task has in flight. With ``on_change="raise"``
-    a listing that shrinks, or an object whose attributes change, fails the partition that saw it; ``"ignore"`` keeps what
-    was read, with what has no column in `_extra`. With `checkpoint=` a second run reads only what the first did not.
+    `_extra`. `partitions` is how many tasks read it; by default one for each 50 000 rows, and two for each CPU where there
+    are enough rows for that. `limit` is the page size, `window` how many pages a task has in flight. A listing that shrinks,
+    or an object whose attributes change, fails the partition that saw it; ``on_change="ignore"`` keeps what was read, with
+    what has no column in `_extra`. With `checkpoint=` a second run reads only what the first did not. The order of the
+    blocks is Ray's to choose.
 
     Looks at the object at once, from a worker; the rest is read when the dataset is consumed.
     `POST /v1/objects/{slug}/records`, scope `record.read`; the definition at the beginning and the end of each partition,
@@ -322,7 +320,7 @@ def _surveys(accesses: Sequence[Access], choice: Choice, salt: str, options: Clu
     asked = [task.remote(access, choice, salt) for access in accesses]
     try:
         found: list[Survey] = ray.get(asked)
-    except ray.exceptions.RayError as error:
+    except RayError as error:
         for each in asked:
             ray.cancel(each)
         reraise(error)
@@ -360,9 +358,7 @@ def _salt(checkpoint: Checkpoint) -> str:
     return salt
 
 
-def _gone_on_with(
-    checkpoint: Checkpoint, choice: Choice, found: Survey, count: int, salt: str
-) -> tuple[Survey, int]:
+def _gone_on_with(checkpoint: Checkpoint, choice: Choice, found: Survey, count: int, salt: str) -> tuple[Survey, int]:
     """Return the survey and the number of partitions that a folder was begun with; begin it, if it is new.
 
     Raises `CheckpointError` for a folder of another read, `SchemaChanged` when the object's attributes changed since.
@@ -380,5 +376,7 @@ def _gone_on_with(
     before = msgspec.convert(plan["survey"], Survey)
     if choice.on_change == "raise" and before.defined and found.defined and before.defined != found.defined:
         told = _difference(before.defined, found.defined)
-        raise SchemaChanged(f"{choice.slug} changed since the checkpoint {checkpoint.uri} was begun ({told}): use another folder")
+        raise SchemaChanged(
+            f"{choice.slug} changed since the checkpoint {checkpoint.uri} was begun ({told}): use another folder"
+        )
     return before, int(plan["count"])

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import msgspec
-import pyarrow as pa  # pyright: ignore[reportMissingImports]
-import pyarrow.compute as pc  # pyright: ignore[reportMissingImports]
-import ray.data  # pyright: ignore[reportMissingImports]
 
 from ..._typing import Unpack
 from ...bulk.formats.columns import BASE, EXTRA
@@ -20,6 +17,7 @@ from ...resources.base import required_text
 from ...transport.wire import in_range
 from .access import Access, ClusterOptions, access_of, place, remote_options
 from .checkpoint import Checkpoint
+from .engine import BlockAccessor, Datasink, pa, pc
 from .failures import PartitionError, reraise
 
 __all__ = ["RecordsDatasink", "WriteResult", "write_records"]
@@ -95,7 +93,7 @@ class WriteRows:
         missing = [name for name in names if name not in table.column_names]
         if missing:
             raise InvalidRequestError(f"the dataset has no column {', '.join(missing)}", argument="columns")
-        rows = table.select(list(names)).rename_columns(list(names.values())).to_pylist()
+        rows: list[dict[str, Any]] = table.select(list(names)).rename_columns(list(names.values())).to_pylist()
         if self.nulls == "clear":
             return rows
         return [{name: value for name, value in row.items() if value is not None} for row in rows]
@@ -140,7 +138,7 @@ def write_records(
     in_flight: int | None = None,
     **options: Unpack[ClusterOptions],
 ) -> WriteResult:
-    """Upsert every row of a `ray.data.Dataset` into the object `slug`, keyed by the attribute `match_on`; return the outcomes.
+    """Upsert every row of a `ray.data.Dataset` into the object `slug`, keyed by the attribute `match_on`.
 
     `columns` chooses columns, or maps them to attributes; by default all but those of the record itself (id, object_id,
     type, created_at, updated_at, _extra). A null is left out, or with ``nulls="clear"`` sent, which empties the attribute.
@@ -203,7 +201,7 @@ def _work(
     return WriteRows(access_of(options), slug, match_on, nulls, chosen, max_dead, in_flight, checkpoint)
 
 
-class RecordsDatasink(ray.data.Datasink):  # type: ignore[misc]
+class RecordsDatasink(Datasink):  # type: ignore[misc]
     """A Ray Data sink of keyed upserts: ``dataset.write_datasink(RecordsDatasink("person", match_on="email"))``.
 
     Keeps the counts, and the rows that failed as one pyarrow table; `write_records` keeps the outcome of every row.
@@ -237,7 +235,7 @@ class RecordsDatasink(ray.data.Datasink):  # type: ignore[misc]
         counts: dict[str, int] = {}
         dead = [OUTCOMES.empty_table()]
         for block in blocks:
-            outcomes = self._work(ray.data.block.BlockAccessor.for_block(block).to_arrow())
+            outcomes = self._work(BlockAccessor.for_block(block).to_arrow())
             for row in _counted(outcomes).to_pylist():
                 counts[row["status"]] = counts.get(row["status"], 0) + row["count"]
             dead.append(_dead(outcomes))
