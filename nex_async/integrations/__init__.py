@@ -1,0 +1,1 @@
+"""Nex inside the frameworks that move data: each module here brings one, and needs the extra of its name."""
