@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -88,8 +88,8 @@ def nex_source(
     their contents; they are read by windows of time, from `insights_start`, later from the newest `created_at` seen, less
     `insights_overlap`.
 
-    The key goes nowhere but into the request. This asks for the definitions, once: `GET /v1/objects`, scope `object.read`,
-    and for lists `GET /v1/lists/{id}` and `GET /v1/objects/{slug}/lists`, scope `list.read`. Reading needs `record.read`,
+    The key goes nowhere but into the request. This asks for the definitions, once: `GET /v1/objects/{slug}`, scope
+    `object.read`, and for lists `GET /v1/lists/{id}` and `GET /v1/objects/{slug}/lists`, scope `list.read`. Reading needs `record.read`,
     `list.member.read` and `insight.stream`.
 
     Raises `InvalidRequestError` without dlt or pyarrow, for an object or a list that is not there, and for other arguments
@@ -191,11 +191,9 @@ async def _planned(
     sender: Sender, slugs: Sequence[str] | None, lists: Sequence[str], options: RequestOptions
 ) -> list[_Target]:
     """Return what is to be read. Raises `InvalidRequestError` for what is not there."""
-    found = (await sender.send(LIST_OBJECTS, (), {"include_attributes": True}, options=options)).rows
-    known = {each.slug: each for each in found if each.slug}
-    targets = [_object(known, slug) for slug in (known if slugs is None else slugs)]
-    for key in lists:
-        targets.append(await _list(sender, known, key, options))
+    known = await _known(sender, options) if slugs is None or lists else []
+    targets = [await _object(sender, slug, options) for slug in (known if slugs is None else slugs)]
+    targets += [await _list(sender, known, key, options) for key in lists]
     tables = [target.table for target in targets]
     double = {table for table in tables if tables.count(table) > 1 or table == "insights"}
     if double:
@@ -203,14 +201,21 @@ async def _planned(
     return targets
 
 
-def _object(known: Mapping[str, Object], slug: str) -> _Target:
-    if slug not in known:
-        there = ", ".join(sorted(known)) or "none"
-        raise InvalidRequestError(f"there is no object {slug!r}; there are: {there}", argument="objects")
-    return _Target("object", slug, slug, known[slug])
+async def _known(sender: Sender, options: RequestOptions) -> list[str]:
+    """Return the slugs of all objects."""
+    return [each.slug for each in (await sender.send(LIST_OBJECTS, options=options)).rows if each.slug]
 
 
-async def _list(sender: Sender, known: Mapping[str, Object], key: str, options: RequestOptions) -> _Target:
+async def _object(sender: Sender, slug: str, options: RequestOptions) -> _Target:
+    try:
+        return _Target("object", slug, slug, await sender.send(GET_OBJECT, (slug,), options=options))
+    except NotFoundError:
+        pass
+    there = ", ".join(sorted(await _known(sender, options))) or "none"
+    raise InvalidRequestError(f"there is no object {slug!r}; there are: {there}", argument="objects")
+
+
+async def _list(sender: Sender, known: Sequence[str], key: str, options: RequestOptions) -> _Target:
     try:
         definition = await sender.send(GET_LIST, (key,), options=options)
     except NotFoundError:
