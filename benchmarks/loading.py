@@ -30,7 +30,8 @@ def as_dicts(origin: str) -> Any:
         with blocking.Nex(KEY, base_url=origin) as nex:
             for page in nex.records.list("person", attributes="all", limit=500).pages():
                 yield [
-                    {"id": row.id, "created_at": row.created_at, "updated_at": row.updated_at, **row.attributes} for row in page
+                    {"id": row.id, "created_at": row.created_at, "updated_at": row.updated_at, **row.attributes}
+                    for row in page
                 ]
 
     return dlt.resource(person, name="person", primary_key="id", write_disposition="merge", max_table_nesting=0)
@@ -59,7 +60,9 @@ def load(name: str, source: Any, rows: int) -> None:
     assert found is not None
     assert found[0][0] == rows, found
     parts = ", ".join(f"{word} {each:.1f}" for word, each in zip(("extract", "normalize", "load"), steps, strict=True))
-    print(f"{name}: {rows} rows in {wall:.1f} s ({parts}), {used:.1f} s of CPU, {wall / rows * 1e6:.0f} us a row", flush=True)
+    print(
+        f"{name}: {rows} rows in {wall:.1f} s ({parts}), {used:.1f} s of CPU, {wall / rows * 1e6:.0f} us a row", flush=True
+    )
 
 
 def main() -> None:

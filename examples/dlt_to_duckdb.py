@@ -26,15 +26,16 @@ from nex_async.integrations.dlt import nex_source
 from nex_async.testing import EmulatorThread
 
 
-def load(**where: str) -> Any:
+def load(api_key: str | None = None, base_url: str | None = None) -> Any:
     """Load what is new, and return the pipeline."""
-    pipeline = dlt.pipeline(
+    pipeline: Any = dlt.pipeline(
         "nex_to_duckdb",
         pipelines_dir=str(Path("dlt").absolute()),
         destination=dlt.destinations.duckdb("crm.duckdb"),
         dataset_name="nex",
     )
-    pipeline.run(nex_source(["person", "company"], insights=True, **where)).raise_on_failed_jobs()
+    source = nex_source(["person", "company"], insights=True, api_key=api_key, base_url=base_url)
+    pipeline.run(source).raise_on_failed_jobs()
     counts = pipeline.last_trace.last_normalize_info.row_counts
     print("loaded:", ", ".join(f"{counts.get(table, 0)} of {table}" for table in ("person", "company", "insights")))
     return pipeline

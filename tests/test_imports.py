@@ -25,6 +25,7 @@ LAYERS = [
     {"telemetry"},
     {"client"},
     {"blocking"},
+    {"integrations"},
     {"cli", "testing", "__main__"},
 ]
 EMULATOR_KNOWS = {"emulator", "models", "routes", "storage", "errors", "_version", "_typing"}

@@ -114,9 +114,8 @@ class Changes:
             order.take(table)
             if position == 0 and order.newest is not None:
                 self.watermark = min(order.newest, now)
-            moments = table["updated_at"]
-            is_new = pc.call_function("coalesce", [pc.call_function("greater_equal", [moments, _scalar(floor)]), pa.scalar(True)])
-            changed = table.filter(is_new)
+            recent = pc.call_function("greater_equal", [table["updated_at"], _scalar(floor)])
+            changed = table.filter(pc.call_function("coalesce", [recent, pa.scalar(True)]))
             if changed.num_rows:
                 yield changed
             if changed.num_rows < table.num_rows and order.kept and is_sorted:

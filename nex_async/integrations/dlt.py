@@ -7,13 +7,14 @@ pipeline is made, so the import belongs above that.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import threading
 import warnings
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, Literal, get_args
@@ -28,13 +29,13 @@ from ..bulk.export_options import checked_structured, checked_window, need
 from ..bulk.formats.columns import BASE, Column, Structured, columns_of, select
 from ..bulk.partitions import Partition
 from ..config import Secret, masked
-from ..errors import DecodeError, InvalidRequestError, NotFoundError, SourceChanged, TenantMismatch, TruncatedResultWarning
+from ..errors import InvalidRequestError, NotFoundError, SourceChanged, TenantMismatch, TruncatedResultWarning
 from ..feeds.windows import Row, Windows, micros, moment_of
 from ..models import Object
 from ..models.base import parse_timestamp
 from ..models.insights import InsightBatch
 from ..paging import OnBadRow
-from ..routes import GET_LIST, GET_OBJECT, LIST_INSIGHTS, LIST_LISTS, LIST_OBJECTS
+from ..routes import GET_LIST, GET_OBJECT, LIST_INSIGHTS, LIST_LISTS, LIST_OBJECTS, Route
 from ..transport.options import RequestOptions
 from ..transport.sender import Sender
 from ..transport.wire import Id, Query, rfc3339
@@ -89,8 +90,9 @@ def nex_source(
     `insights_overlap`.
 
     The key goes nowhere but into the request. This asks for the definitions, once: `GET /v1/objects/{slug}`, scope
-    `object.read`, and for lists `GET /v1/lists/{id}` and `GET /v1/objects/{slug}/lists`, scope `list.read`. Reading needs `record.read`,
-    `list.member.read` and `insight.stream`.
+    `object.read`, and for lists `GET /v1/lists/{id}` and `GET /v1/objects/{slug}/lists`, scope `list.read`. Reading needs
+    `record.read` (`POST /v1/objects/{slug}/records`), `list.member.read` (`POST /v1/lists/{id}/records`) and
+    `insight.stream` (`GET /v1/insights`).
 
     Raises `InvalidRequestError` without dlt or pyarrow, for an object or a list that is not there, and for other arguments
     that cannot be right; `ConfigError` without a key; what the server refuses a call with. When it is run: `SourceChanged`
@@ -208,7 +210,7 @@ async def _known(sender: Sender, options: RequestOptions) -> list[str]:
 
 async def _object(sender: Sender, slug: str, options: RequestOptions) -> _Target:
     try:
-        return _Target("object", slug, slug, await sender.send(GET_OBJECT, (slug,), options=options))
+        return _Target("object", slug, slug, await _definition(sender, GET_OBJECT, slug, options))
     except NotFoundError:
         pass
     there = ", ".join(sorted(await _known(sender, options))) or "none"
@@ -217,52 +219,52 @@ async def _object(sender: Sender, slug: str, options: RequestOptions) -> _Target
 
 async def _list(sender: Sender, known: Sequence[str], key: str, options: RequestOptions) -> _Target:
     try:
-        definition = await sender.send(GET_LIST, (key,), options=options)
+        definition = await _definition(sender, GET_LIST, key, options)
     except NotFoundError:
         raise InvalidRequestError(f"there is no list {key!r}", argument="lists") from None
     table = f"list_{definition.slug or key}"
     for slug in known:
         if any(one.id == definition.id for one in (await sender.send(LIST_LISTS, (slug,), options=options)).rows):
-            return _Target("list", key, table, definition, slug, await sender.send(GET_OBJECT, (slug,), options=options))
+            return _Target("list", key, table, definition, slug, await _definition(sender, GET_OBJECT, slug, options))
     return _Target("list", key, table, definition)
 
 
 async def _now(sender: Sender, target: _Target, options: RequestOptions) -> _Target:
     """Return a target as it is defined at present."""
-    if target.kind == "object":
-        definition = await sender.send(GET_OBJECT, (target.key,), options=options)
-        return _Target("object", target.key, target.table, definition)
-    definition = await sender.send(GET_LIST, (target.key,), options=options)
-    parent = target.parent
-    above = None if parent is None else await sender.send(GET_OBJECT, (parent,), options=options)
-    return _Target("list", target.key, target.table, definition, parent, above)
+    definition = await _definition(sender, GET_OBJECT if target.kind == "object" else GET_LIST, target.key, options)
+    above = None
+    if target.parent is not None:
+        above = await _definition(sender, GET_OBJECT, target.parent, options)
+    return replace(target, definition=definition, parent_definition=above)
+
+
+async def _definition(sender: Sender, route: Route[Object], key: str, options: RequestOptions) -> Object:
+    return await sender.send(route, (key,), options=options)
 
 
 # ---- the source -----------------------------------------------------------------------------------------------------
 
 
 def _source(name: str, client: _Client, plan: Sequence[_Target], settings: _Settings, *, insights: bool) -> Any:
-    import dlt
-
     def resources() -> list[Any]:
         made = [_resource(client, target, settings) for target in plan]
         return [*made, _insights_resource(client, settings)] if insights else made
 
-    factory: Any = dlt.source(resources, name=name, section="nex", max_table_nesting=0)
-    return factory()
+    return _dlt().source(resources, name=name, section="nex", max_table_nesting=0)()
+
+
+def _dlt() -> Any:
+    return importlib.import_module("dlt")  # the package dlt, which may not be there
 
 
 def _resource(client: _Client, target: _Target, settings: _Settings) -> Any:
-    import dlt
-
     def read() -> Generator[Any, None, None]:
-        state = dlt.current.resource_state(target.table)
+        state = _dlt().current.resource_state(target.table)
         with client.open() as nex:
             yield from each(nex, _rows(nex._async._sender, target, settings, state))
 
     read.__name__ = target.table
-    make: Any = dlt.resource
-    return make(
+    return _dlt().resource(
         read,
         name=target.table,
         primary_key="id",
@@ -356,15 +358,12 @@ def _compare(target: _Target, before: _Target, after: _Target) -> None:
 
 
 def _insights_resource(client: _Client, settings: _Settings) -> Any:
-    import dlt
-
     def insights() -> Generator[Any, None, None]:
-        state = dlt.current.resource_state("insights")
+        state = _dlt().current.resource_state("insights")
         with client.open() as nex:
             yield from each(nex, _insights(nex._async._sender, settings, state))
 
-    make: Any = dlt.resource
-    return make(insights, name="insights", primary_key="id", write_disposition="merge", parallelized=True)
+    return _dlt().resource(insights, name="insights", primary_key="id", write_disposition="merge", parallelized=True)
 
 
 async def _insights(sender: Sender, settings: _Settings, state: dict[str, Any]) -> AsyncGenerator[Any, None]:
