@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -26,7 +26,7 @@ from .._typing import Unpack
 from ..blocking.bulk import each
 from ..bulk.changes import Changes
 from ..bulk.export_options import checked_structured, checked_window, need
-from ..bulk.formats.columns import BASE, Column, Structured, columns_of, select
+from ..bulk.formats.columns import Column, Kind, Structured, columns_of, select
 from ..bulk.partitions import Partition
 from ..config import Secret, masked
 from ..errors import InvalidRequestError, NotFoundError, SourceChanged, TenantMismatch, TruncatedResultWarning
@@ -44,7 +44,7 @@ __all__ = ["ApiKey", "nex_source"]
 
 os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
 
-ApiKey = str | Secret | Callable[[], str | Secret] | None
+ApiKey: TypeAlias = str | Secret | Callable[[], str | Secret] | None
 """A key, or a function that returns it each time it is needed; None looks into `NEX_API_KEY` and `~/.nex`."""
 
 _log = logging.getLogger("nex_async.integrations.dlt")
@@ -54,7 +54,14 @@ _INSIGHTS_OVERLAP = timedelta(hours=2)
 _BEGINNING = datetime(2020, 1, 1, tzinfo=timezone.utc)
 """No insight is older."""
 _INSIGHT_ROWS = 5_000
-_DATA_TYPES = {"text": "text", "json": "text", "number": "double", "whole": "bigint", "boolean": "bool", "time": "timestamp"}
+_DATA_TYPES: dict[Kind, str] = {
+    "text": "text", "json": "text", "number": "double", "whole": "bigint", "boolean": "bool", "time": "timestamp",
+}  # fmt: skip
+"""dlt's type for each kind of column."""
+_KINDS: dict[str, Kind] = {
+    "text": "json", "double": "number", "bigint": "whole", "bool": "boolean", "timestamp": "time",
+}  # fmt: skip
+"""What fits a column that has one of dlt's types already."""
 
 
 def nex_source(
@@ -260,8 +267,9 @@ def _dlt() -> Any:
 def _resource(client: _Client, target: _Target, settings: _Settings) -> Any:
     def read() -> Generator[Any, None, None]:
         state = _dlt().current.resource_state(target.table)
+        held = _held_types(target.table)
         with client.open() as nex:
-            yield from each(nex, _rows(nex._async._sender, target, settings, state))
+            yield from each(nex, _rows(nex._async._sender, target, settings, state, held))
 
     read.__name__ = target.table
     return _dlt().resource(
@@ -275,26 +283,54 @@ def _resource(client: _Client, target: _Target, settings: _Settings) -> Any:
 
 
 def _hints(target: _Target) -> dict[str, dict[str, Any]]:
-    """Return dlt's hints for a table's columns: types, and the names of attributes as descriptions."""
+    """Return dlt's hints for a table's columns: what attributes are called. Their types come with the Arrow tables."""
+    hints: dict[str, dict[str, Any]] = {}
+    if target.kind == "object":
+        hints["updated_at"] = {"name": "updated_at", "dedup_sort": "desc"}  # of a record that came twice, the newer
     described = {}
     for definition in (target.parent_definition, target.definition):
         for attribute in (definition.attributes if definition is not None else None) or ():
             described[attribute.slug] = attribute.description or attribute.name
-    hints: dict[str, dict[str, Any]] = {}
-    for column in (*BASE, *select(target.columns, None)):
-        data_type = "text" if column.many else _DATA_TYPES[column.kind]
-        hints[column.name] = {"name": column.name, "data_type": data_type}
-        if column.slug is not None and described.get(column.slug):
-            hints[column.name]["description"] = described[column.slug]
-    if target.kind == "object":
-        hints["updated_at"]["dedup_sort"] = "desc"  # of a record that came twice, the newer
+    for column in select(target.columns, None):
+        if described.get(column.slug):
+            hints[column.name] = {"name": column.name, "description": described[column.slug]}
     return hints
+
+
+def _held_types(table: str) -> Callable[[str], str | None]:
+    """Return a function that tells which of dlt's types a column of the destination's table has; None where it has none."""
+    schema = _dlt().current.source_schema()
+    naming = schema.naming
+    columns = schema.tables.get(naming.normalize_table_identifier(table), {}).get("columns", {})
+
+    def held(name: str) -> str | None:
+        found: str | None = columns.get(naming.normalize_identifier(name), {}).get("data_type")
+        return found
+
+    return held
+
+
+def _settled(column: Column, held: str | None) -> Column:
+    """Return a column as the destination can take it, whose columns keep the type they were made with.
+
+    What does not fit that goes to the last column, `_extra`; a number with a fraction would silently lose it in a column of
+    whole numbers.
+    """
+    wanted = "text" if column.many else _DATA_TYPES[column.kind]
+    kind = _KINDS.get(held or wanted)
+    return column if kind is None or held in (None, wanted) else msgspec.structs.replace(column, kind=kind, many=False)
 
 
 # ---- records --------------------------------------------------------------------------------------------------------
 
 
-async def _rows(sender: Sender, target: _Target, settings: _Settings, state: dict[str, Any]) -> AsyncGenerator[Any, None]:
+async def _rows(
+    sender: Sender,
+    target: _Target,
+    settings: _Settings,
+    state: dict[str, Any],
+    held: Callable[[str], str | None],
+) -> AsyncGenerator[Any, None]:
     """Iterate over the tables of one run, and note in dlt's state what the next one goes on from."""
     options = settings.options
     before = await _now(sender, target, options)
@@ -303,11 +339,10 @@ async def _rows(sender: Sender, target: _Target, settings: _Settings, state: dic
             f"the pipeline has loaded another {target.kind} {target.key!r} than this key reads: another workspace's, or one "
             'deleted since; use another pipeline, or begin anew with refresh="drop_sources"'
         )
-    columns = select(before.columns, None)
     changes = Changes(
         sender,
         Partition(target.kind, target.key, attributes="all", limit=settings.page_size),
-        columns,
+        tuple(_settled(column, held(column.name)) for column in select(before.columns, None)),
         options,
         structured=settings.structured,
         on_bad_row=settings.on_bad_row,
@@ -389,6 +424,7 @@ async def _insights(sender: Sender, settings: _Settings, state: dict[str, Any]) 
         bad += len(found.errors)
         if found.is_cut:
             _warn_of_cut(found.start)
+        _check_workspace(state, found.rows)
         held.update((row.id, row) for row in found.rows)
         created = [row.created for row in found.rows if row.created is not None]
         if created:
@@ -401,6 +437,13 @@ async def _insights(sender: Sender, settings: _Settings, state: dict[str, Any]) 
         _log.warning("insights: %d rows cannot be used, and were skipped", bad)
     if newest is not None:
         state["created_at"] = rfc3339("created_at", newest)
+
+
+def _check_workspace(state: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Note whose insights these are. Raises `TenantMismatch` where earlier ones were another workspace's."""
+    for workspace in {row.insight.workspace_id for row in rows if row.insight.workspace_id}:
+        if state.setdefault("workspace", workspace) != workspace:
+            raise TenantMismatch("the pipeline has loaded the insights of another workspace; use another pipeline")
 
 
 def _insight_schema() -> Any:

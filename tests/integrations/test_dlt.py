@@ -21,7 +21,7 @@ pytest.importorskip("duckdb", reason="pip install 'dlt[duckdb]'")
 
 from nex_async import ConfigError, InvalidRequestError, blocking  # noqa: E402
 from nex_async.config import Secret  # noqa: E402
-from nex_async.errors import DecodeError, PermissionDeniedError, ServerError, SourceChanged, TenantMismatch  # noqa: E402
+from nex_async.errors import DecodeError, NotFoundError, PermissionDeniedError, ServerError, SourceChanged, TenantMismatch  # noqa: E402
 from nex_async.integrations import dlt as integration  # noqa: E402
 from nex_async.integrations.dlt import nex_source  # noqa: E402
 from nex_async.testing import EmulatorThread  # noqa: E402
@@ -170,13 +170,14 @@ def test_an_empty_object_is_an_empty_table(server: EmulatorThread, world: World)
     assert world.query("SELECT id, job_title FROM person") == []
 
 
-def test_the_schema_is_told_before_a_run(server: EmulatorThread) -> None:
-    """Keys, dispositions and the types of attributes stand in the resource's own schema."""
-    table = nex_source(["person"]).resources["person"].compute_table_schema()
+def test_the_schema_says_what_attributes_are_called(server: EmulatorThread, world: World) -> None:
+    """Keys, dispositions and the names of attributes stand in dlt's schema."""
+    world.run(nex_source(["person"]))
+    table = world.pipeline().default_schema.tables["person"]
     assert table["write_disposition"] == "merge"
     assert table["columns"]["id"]["primary_key"]
-    assert table["columns"]["updated_at"]["data_type"] == "timestamp"
-    assert table["columns"]["job_title"]["data_type"] == "text"
+    assert table["columns"]["updated_at"]["dedup_sort"] == "desc"
+    assert table["columns"]["job_title"]["description"] == "Job title"
 
 
 # ---- what changed ---------------------------------------------------------------------------------------------------
@@ -371,6 +372,20 @@ def test_a_lasting_fault_loads_nothing_and_loses_nothing(server: EmulatorThread,
     assert len(world.names()) == 60
 
 
+def test_one_resource_that_fails_ends_the_others(server: EmulatorThread, world: World) -> None:
+    """The error is told once, nothing is loaded, and no reader goes on behind it."""
+    server.seed("person", *people(*(f"P{number:03}" for number in range(200))))
+    server.request("POST", "/v1/objects", body={"name": "Deal", "slug": "deal"})
+    source = nex_source(["person", "deal"], page_size=2, batch_rows=2)
+    server.request("DELETE", "/v1/objects/deal")
+    server.switches.set(latency=0.05)
+    with pytest.raises(Exception, match="404") as caught:
+        world.run(source)
+    cause(caught, NotFoundError)
+    server.switches.set(latency=0)
+    assert world.run(nex_source(["person"])) == {"person": 200}
+
+
 def bad_page(server: EmulatorThread, after: int) -> None:
     """Have a page hold a row that cannot be decoded, between two good ones."""
     stamp = "2026-03-01T12:00:00Z"
@@ -412,6 +427,24 @@ def test_an_attribute_added_between_runs(server: EmulatorThread, world: World) -
     server.seed("person", {"name": "Bo", "shoe_size": 42.5})
     world.run(nex_source(["person"]))
     assert world.query("SELECT name, shoe_size FROM person ORDER BY name") == [("Ada", None), ("Bo", 42.5)]
+
+
+@pytest.mark.parametrize("disposition", ["merge", "replace"])
+def test_a_column_keeps_its_type(server: EmulatorThread, world: World, disposition: str) -> None:
+    """Fractions that come to be allowed are not cut off by a column of whole numbers: they are in `_extra`, until a refresh."""
+    with blocking.Nex() as nex:
+        seats = nex.objects.create_attribute("person", "seats", "Seats", "number", is_whole_number=True)
+        server.seed("person", {"name": "Ada", "seats": 4})
+        world.run(nex_source(["person"]))
+        nex.objects.update_attribute("person", seats.id, is_whole_number=False)
+    server.clock.advance(HOUR)
+    server.seed("person", {"name": "Bo", "seats": 4.5})
+    for _ in range(2):
+        world.run(nex_source(["person"]), write_disposition=disposition)
+        rows = world.query("SELECT name, seats, _extra FROM person ORDER BY name")
+        assert rows == [("Ada", 4, None), ("Bo", None, '{"seats":4.5}')]
+    world.run(nex_source(["person"]), refresh="drop_resources")
+    assert world.query("SELECT name, seats, _extra FROM person ORDER BY name") == [("Ada", 4.0, None), ("Bo", 4.5, None)]
 
 
 def test_an_attribute_added_while_it_is_read(server: EmulatorThread, world: World) -> None:
@@ -498,6 +531,17 @@ def test_an_old_insight_is_not_read_again(server: EmulatorThread, world: World) 
     tell(server, "Bo signed the contract.")
     world.run(nex_source([], insights=True))
     assert world.run(nex_source([], insights=True))["insights"] == 1
+
+
+def test_the_insights_of_another_workspace_are_refused(server: EmulatorThread, world: World) -> None:
+    """Where insights tell whose they are, a pipeline takes no second workspace's."""
+    tell(server, "Ada asked for a demo.")
+    world.run(nex_source([], insights=True))
+    with EmulatorThread(keys={KEY: None}) as other:
+        tell(other, "Eve asked for a demo.")
+        with pytest.raises(Exception, match="insights of another workspace") as caught:
+            world.run(nex_source([], insights=True, base_url=other.url))
+    cause(caught, TenantMismatch)
 
 
 # ---- the key --------------------------------------------------------------------------------------------------------
