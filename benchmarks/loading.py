@@ -43,14 +43,15 @@ def cpu() -> float:
     return sum(use.ru_utime + use.ru_stime for use in uses)
 
 
-def load(name: str, source: Any, rows: int) -> None:
-    """Load a source into a new DuckDB file, and print what it took."""
+def load(name: str, source: Any, rows: int, form: Any = None) -> None:
+    """Load a source into a new DuckDB file, in files of a form that dlt knows, and print what it took."""
     with tempfile.TemporaryDirectory() as folder:
         target = dlt.destinations.duckdb(f"{folder}/crm.duckdb")
         pipeline = dlt.pipeline(name, pipelines_dir=folder, destination=target, dataset_name="nex")
         wall, used = time.perf_counter(), cpu()
         steps = []
-        for step in (lambda: pipeline.extract(source), pipeline.normalize, pipeline.load):
+        ways = (lambda: pipeline.extract(source, loader_file_format=form), pipeline.normalize, pipeline.load)
+        for step in ways:
             begun = time.perf_counter()
             step()
             steps.append(time.perf_counter() - begun)
@@ -78,6 +79,7 @@ def main() -> None:
         if chosen.dicts:
             asyncio.run(control(origin, total=chosen.dicts))
             load("dicts", as_dicts(origin), chosen.dicts)
+            load("dicts_parquet", as_dicts(origin), chosen.dicts, "parquet")
 
 
 if __name__ == "__main__":
