@@ -218,7 +218,7 @@ def matrix(session: nox.Session) -> None:
 def audit(session: nox.Session) -> None:
     """Ask the advisory database about what the package needs, in the newest versions and in the lowest it allows."""
     session.install("pip-audit >= 2.7")
-    needs = _needs("cli", "demo", "nats", "otel", "parquet", "redis", "speed", "zstd")
+    needs = _needs("cli", "demo", "dlt", "nats", "otel", "parquet", "redis", "speed", "zstd")
     place = Path(session.create_tmp())
     for name, lines in (("newest", needs), ("lowest", [_lowest(need) for need in needs])):
         listed = place / f"{name}.txt"
