@@ -11,9 +11,8 @@ import importlib
 import logging
 import os
 import threading
-import warnings
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -27,18 +26,17 @@ from ..blocking.bulk import each
 from ..bulk.changes import Changes
 from ..bulk.export_options import checked_structured, checked_window, need
 from ..bulk.formats.columns import Column, Kind, Structured, columns_of, select
+from ..bulk.insights import InsightTables
 from ..bulk.partitions import Partition
 from ..config import Secret, masked
-from ..errors import InvalidRequestError, NotFoundError, SourceChanged, TenantMismatch, TruncatedResultWarning
-from ..feeds.windows import Row, Windows, micros, moment_of
+from ..errors import InvalidRequestError, NotFoundError, SourceChanged, TenantMismatch
 from ..models import Object
 from ..models.base import parse_timestamp
-from ..models.insights import InsightBatch
 from ..paging import OnBadRow
-from ..routes import GET_LIST, GET_OBJECT, LIST_INSIGHTS, LIST_LISTS, LIST_OBJECTS, Route
+from ..routes import GET_LIST, GET_OBJECT, LIST_LISTS, LIST_OBJECTS, Route
 from ..transport.options import RequestOptions
 from ..transport.sender import Sender
-from ..transport.wire import Id, Query, rfc3339
+from ..transport.wire import Id, rfc3339
 
 __all__ = ["ApiKey", "nex_source"]
 
@@ -53,7 +51,6 @@ _INSIGHTS_OVERLAP = timedelta(hours=2)
 """The API's list shows an insight within two hours of its creation."""
 _BEGINNING = datetime(2020, 1, 1, tzinfo=timezone.utc)
 """No insight is older."""
-_INSIGHT_ROWS = 5_000
 _DATA_TYPES: dict[Kind, str] = {
     "text": "text", "json": "text", "number": "double", "whole": "bigint", "boolean": "bool", "time": "timestamp",
 }  # fmt: skip
@@ -351,11 +348,12 @@ async def _rows(
     )
     watermark = parse_timestamp(state.get("updated_at")) if target.kind == "object" else None
     if watermark is None:
-        tables = changes.everything()
+        reading = changes.everything()
     else:
-        tables = changes.since(watermark - settings.overlap, is_sorted=state.get("sorted", True))
-    async for table in tables:
-        yield table
+        reading = changes.since(watermark - settings.overlap, is_sorted=state.get("sorted", True))
+    async with aclosing(reading) as tables:
+        async for table in tables:
+            yield table
     _compare(target, before, await _now(sender, target, options))
     if changes.bad_rows:
         _log.warning("%s: %d rows cannot be used, and were skipped", target.table, changes.bad_rows)
@@ -402,94 +400,20 @@ def _insights_resource(client: _Client, settings: _Settings) -> Any:
 
 
 async def _insights(sender: Sender, settings: _Settings, state: dict[str, Any]) -> AsyncGenerator[Any, None]:
-    """Iterate over tables of insights, oldest first, and note the newest moment in dlt's state."""
-    import pyarrow as pa
-
-    async def fetch(query: Query) -> InsightBatch:
-        return await sender.send(LIST_INSIGHTS, (), query, options=settings.options)
-
-    schema = _insight_schema()
-    newest = parse_timestamp(state.get("created_at"))
-    start = settings.insights_start if newest is None else newest - settings.insights_overlap
-    end = datetime.now(timezone.utc)
-    windows, todo = Windows(fetch), [(micros(min(start, end)), micros(end))]
-    held: dict[str, Row] = {}
-    bad = 0
-    if newest is None:
-        yield schema.empty_table()
-    while todo:
-        found = await windows.step(todo)
-        if found.errors and settings.on_bad_row == "raise":
-            raise found.errors[0]
-        bad += len(found.errors)
-        if found.is_cut:
-            _warn_of_cut(found.start)
-        _check_workspace(state, found.rows)
-        held.update((row.id, row) for row in found.rows)
-        created = [row.created for row in found.rows if row.created is not None]
-        if created:
-            last = min(moment_of(max(created)), end)
-            newest = last if newest is None else max(newest, last)
-        if held and (len(held) >= _INSIGHT_ROWS or not todo):
-            yield pa.Table.from_pylist([_insight_row(row) for row in held.values()], schema)
-            held = {}
-    if bad:
-        _log.warning("insights: %d rows cannot be used, and were skipped", bad)
+    """Iterate over the tables of one run, and note in dlt's state what the next one goes on from."""
+    before = parse_timestamp(state.get("created_at"))
+    start = settings.insights_start if before is None else before - settings.insights_overlap
+    reading = InsightTables(sender, settings.options, workspace=state.get("workspace"), on_bad_row=settings.on_bad_row)
+    async with aclosing(reading.since(start)) as tables:
+        async for table in tables:
+            yield table
+    if reading.bad_rows:
+        _log.warning("insights: %d rows cannot be used, and were skipped", reading.bad_rows)
+    newest = max(filter(None, (reading.newest, before)), default=None)
     if newest is not None:
         state["created_at"] = rfc3339("created_at", newest)
-
-
-def _check_workspace(state: dict[str, Any], rows: Sequence[Row]) -> None:
-    """Note whose insights these are. Raises `TenantMismatch` where earlier ones were another workspace's."""
-    for workspace in {row.insight.workspace_id for row in rows if row.insight.workspace_id}:
-        if state.setdefault("workspace", workspace) != workspace:
-            raise TenantMismatch("the pipeline has loaded the insights of another workspace; use another pipeline")
-
-
-def _insight_schema() -> Any:
-    import pyarrow as pa
-
-    time = pa.timestamp("us", tz="UTC")
-    texts = ("type", "content", "confidence_level", "target_hint", "target", "entities", "evidence", "created_by")
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            *((name, pa.string()) for name in texts),
-            ("confidence", pa.float64()),
-            *((name, time) for name in ("valid_from", "valid_until", "created_at")),
-        ]
-    )
-
-
-def _insight_row(row: Row) -> dict[str, Any]:
-    insight = row.insight
-    return {
-        "id": row.id,
-        "type": insight.type,
-        "content": insight.content,
-        "confidence": insight.confidence,
-        "confidence_level": insight.confidence_level,
-        "target_hint": insight.target.hint if insight.target else None,
-        "target": _json(insight.target),
-        "entities": _json(insight.entities),
-        "evidence": _json(insight.evidence),
-        "created_by": insight.created_by,
-        "valid_from": insight.valid_from,
-        "valid_until": insight.valid_until,
-        "created_at": insight.created_at,
-    }
-
-
-def _json(value: Any) -> str | None:
-    return msgspec.json.encode(value).decode() if value else None
-
-
-def _warn_of_cut(start: int) -> None:
-    warnings.warn(
-        f"more insights share the moment {moment_of(start).isoformat()} than the API lists",
-        TruncatedResultWarning,
-        stacklevel=2,
-    )
+    if reading.workspace is not None:
+        state["workspace"] = reading.workspace
 
 
 # ---- arguments ------------------------------------------------------------------------------------------------------

@@ -555,7 +555,7 @@ def test_the_insights_of_another_workspace_are_refused(server: EmulatorThread, w
     world.run(nex_source([], insights=True))
     with EmulatorThread(keys={KEY: None}) as other:
         tell(other, "Eve asked for a demo.")
-        with pytest.raises(Exception, match="insights of another workspace") as caught:
+        with pytest.raises(Exception, match="the insights of another workspace") as caught:
             world.run(nex_source([], insights=True, base_url=other.url))
     cause(caught, TenantMismatch)
 
