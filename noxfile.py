@@ -199,6 +199,21 @@ def scale(session: nox.Session) -> None:
         session.run("python", "-m", "benchmarks.cluster")
 
 
+@nox.session
+def dlt(session: nox.Session) -> None:
+    """Test the source of dlt against a real DuckDB, its page, and the example as it is written."""
+    session.install("-e", ".[dev,demo,dlt]", "dlt[duckdb]")
+    session.run("python", "-m", "pytest", "tests/integrations/test_dlt.py", "tests/docs", "-k", "dlt", *session.posargs)
+    place = Path(session.create_tmp()).resolve()
+    for name in ("nex.sqlite", "crm.duckdb"):
+        (place / name).unlink(missing_ok=True)
+    shutil.rmtree(place / "dlt", ignore_errors=True)
+    example = Path("examples/dlt_to_duckdb.py").resolve()
+    with session.chdir(place):
+        for _ in range(2):  # the second run goes on from the first
+            session.run("python", "-W", "error", str(example))
+
+
 @nox.session(python=["3.10", "3.11", "3.12", "3.13"])
 def matrix(session: nox.Session) -> None:
     """Run the suite on asyncio and on uvloop in development mode, then three times in a random order. Arguments: pytest.
@@ -217,7 +232,7 @@ def matrix(session: nox.Session) -> None:
 def audit(session: nox.Session) -> None:
     """Ask the advisory database about what the package needs, in the newest versions and in the lowest it allows."""
     session.install("pip-audit >= 2.7")
-    needs = _needs("cli", "demo", "nats", "otel", "parquet", "redis", "speed", "zstd")
+    needs = _needs("cli", "demo", "dlt", "nats", "otel", "parquet", "redis", "speed", "zstd")
     place = Path(session.create_tmp())
     for name, lines in (("newest", needs), ("lowest", [_lowest(need) for need in needs])):
         listed = place / f"{name}.txt"

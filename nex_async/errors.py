@@ -348,7 +348,10 @@ class TenantMismatch(CheckpointError):
 
 
 class SourceChanged(CheckpointError):
-    """The rows given are not those the journal was begun with. Nothing was sent; `force=True` begins anew."""
+    """The rows given are not those the journal was begun with. Nothing was sent; `force=True` begins anew.
+
+    Also where the attributes of an object changed while a source of dlt read it: nothing was loaded, run it again.
+    """
 
 
 class BulkError(NexError):

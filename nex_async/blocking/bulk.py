@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .partitions import Partition
     from .portal import Portal
 
-__all__ = ["BulkRun", "Export", "Mirror", "Rows", "readable"]
+__all__ = ["BulkRun", "Export", "Mirror", "Rows", "each", "readable"]
 
 T = TypeVar("T")
 
@@ -157,7 +157,7 @@ class Export:
         A row that cannot be decoded raises `DecodeError` when its batch is due, or is counted in `bad_rows` with
         ``on_bad_row="skip"``. Raises `InvalidRequestError` without pyarrow: ``pip install "nex-async[parquet]"``.
         """
-        return _each(self._nex, self._async.as_arrow(batch_rows, on_bad_row=on_bad_row))
+        return each(self._nex, self._async.as_arrow(batch_rows, on_bad_row=on_bad_row))
 
 
 class Mirror:
@@ -207,10 +207,10 @@ class Mirror:
         mirror looks at intervals. Errors that may pass (no connection, 5xx, 429) are logged and tried again; others are
         raised, such as 401, 403 and 404. Raises `InvalidRequestError` for times that are not positive.
         """
-        return _each(self._nex, self._async.watch(interval=interval, sweep_every=sweep_every))
+        return each(self._nex, self._async.watch(interval=interval, sweep_every=sweep_every))
 
 
-def _each(nex: Client, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+def each(nex: Client, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
     """Iterate over what comes from the loop; when the iteration is left, it is closed there."""
     reader = threading.get_ident()
     try:

@@ -1,4 +1,4 @@
-"""Pages whose code needs a scene of its own: pytest for the page on tests, a stream for the page on sinks."""
+"""Pages whose code needs a scene of its own: pytest for the page on tests, a stream for the page on sinks, dlt for its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from nex_async import Nex
+from nex_async.testing import EmulatorThread
 
+from ..harness.canary import KEY
 from .pages import blocks_of
 from .stage import shown
 from .watching import Output, playing
@@ -45,3 +47,22 @@ async def test_the_page_on_sinks_relays(
     await nex.context.add_text("Ada signed.")
     async with playing(shown("docs/sinks.md", "relay")(nex)):
         await Output(capsys).says("Ada signed.\n")
+
+
+def test_the_page_on_dlt_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pipeline brings what is there into a DuckDB file, and a second run what is new."""
+    for package in ("dlt", "duckdb"):
+        pytest.importorskip(package, reason="pip install 'nex-async[dlt]' 'dlt[duckdb]'")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
+    monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
+    with EmulatorThread(keys={KEY: None}) as server:
+        monkeypatch.setenv("NEX_API_KEY", KEY)
+        monkeypatch.setenv("NEX_API_BASE_URL", server.url)
+        load = shown("docs/dlt.md", "load")
+        for name in ("Ada", "Bo"):
+            server.seed("person", {"name": name})
+            pipeline = load()
+        with pipeline.sql_client() as client:
+            assert client.execute_sql("SELECT name FROM person ORDER BY name") == [("Ada",), ("Bo",)]
+    assert any((tmp_path / "dlt").iterdir()), "nothing outside the directory"

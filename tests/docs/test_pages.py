@@ -23,6 +23,7 @@ ELSEWHERE = {
     "docs/feeds.md": frozenset({"listen", "keep", "attend", "two_readers", "serve", "jobs", "last_week", "first_event"}),
     "docs/bulk.md": frozenset({"bring_in", "one_by_one", "nightly", "again", "watched", "careful"}),
     "docs/export.md": frozenset({"files", "batches", "parts", "elsewhere"}),
+    "docs/dlt.md": frozenset({"load"}),
     "docs/mirror.md": frozenset({"once", "look", "keep"}),
     "docs/migration-aiohttp-sse-client.md": frozenset({"first_event", "by_hand", "with_nex"}),
     "docs/deployment.md": frozenset({"application"}),
