@@ -193,7 +193,9 @@ def scale(session: nox.Session) -> None:
     """
     session.install("-e", ".[dev,ray]")
     more = session.posargs or ("--durations=10",)
-    session.run("python", "-m", "pytest", "tests/scale", "--show-capture=no", "-p", "no:randomly", *more)
+    session.run("python", "-m", "pytest", "tests/scale", "--show-capture=no", *more)
+    page = ("tests/docs/test_guides.py", "-k", "page_on_ray", "-W", "default", "--timeout", "300")
+    session.run("python", "-m", "pytest", "--show-capture=no", *page)
     if not session.posargs:
         session.run("python", "examples/ray_sync.py", "--local", "2000")
         session.run("python", "-m", "benchmarks.cluster")

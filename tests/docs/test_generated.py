@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import re
 from types import ModuleType
 from typing import Any
@@ -59,5 +59,7 @@ def test_the_reference_is_complete() -> None:
     described = set()
     for page in sorted((ROOT / "docs" / "reference").glob("*.md")):
         described |= set(re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE))
+    if importlib.util.find_spec("ray") is None:
+        described = {path for path in described if not path.startswith("nex_async.integrations.ray.")}
     same = {id(_object_at(path)) for path in described}
     assert sorted(name for name in _public() if id(_object_at(name)) not in same) == []

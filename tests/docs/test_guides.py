@@ -1,4 +1,4 @@
-"""Pages whose code needs a scene of its own: pytest for the page on tests, a stream for the page on sinks, dlt for its own."""
+"""Pages whose code needs a scene of its own: pytest for the page on tests, a stream for the page on sinks, dlt and Ray for theirs."""
 
 from __future__ import annotations
 
@@ -66,3 +66,17 @@ def test_the_page_on_dlt_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         with pipeline.sql_client() as client:
             assert client.execute_sql("SELECT name FROM person ORDER BY name") == [("Ada",), ("Bo",)]
     assert any((tmp_path / "dlt").iterdir()), "nothing outside the directory"
+
+
+def test_the_page_on_ray_writes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its job changes every person there is."""
+    ray = pytest.importorskip("ray", reason="pip install 'nex-async[ray]'")
+    with EmulatorThread(keys={KEY: None}) as server:
+        monkeypatch.setenv("NEX_API_KEY", KEY)
+        monkeypatch.setenv("NEX_API_BASE_URL", server.url)
+        server.seed("person", *({"name": name, "email_addresses": [f"{name}@example.org"]} for name in ("ada", "bo")))
+        try:
+            shown("docs/ray.md", "nightly")()
+        finally:
+            ray.shutdown()
+    assert "{'updated': 2} []" in capsys.readouterr().out

@@ -24,6 +24,7 @@ ELSEWHERE = {
     "docs/bulk.md": frozenset({"bring_in", "one_by_one", "nightly", "again", "watched", "careful"}),
     "docs/export.md": frozenset({"files", "batches", "parts", "elsewhere"}),
     "docs/dlt.md": frozenset({"load"}),
+    "docs/ray.md": frozenset({"nightly"}),
     "docs/mirror.md": frozenset({"once", "look", "keep"}),
     "docs/migration-aiohttp-sse-client.md": frozenset({"first_event", "by_hand", "with_nex"}),
     "docs/deployment.md": frozenset({"application"}),
