@@ -25,7 +25,7 @@ LAYERS = [
     {"telemetry"},
     {"client"},
     {"blocking"},
-    {"cli", "testing", "__main__"},
+    {"cli", "integrations", "testing", "__main__"},
 ]
 EMULATOR_KNOWS = {"emulator", "models", "routes", "storage", "errors", "_version", "_typing"}
 SOURCES = {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
