@@ -173,7 +173,7 @@ def console(session: nox.Session) -> None:
 
 @nox.session
 def sinks(session: nox.Session) -> None:
-    """Test the sinks of insights against a Redis and a NATS that are killed, and so are their services.
+    """Test the sinks of insights against a Redis and a NATS that are killed, and so are their services; Redis' rate budget too.
 
     `-- -s` shows the numbers; `NEX_ASYNC_KILLS=100` kills more often.
     """
@@ -182,7 +182,7 @@ def sinks(session: nox.Session) -> None:
     if missing:
         session.error(f"no {' and no '.join(missing)} on the path (Debian: apt-get install redis-server nats-server)")
     session.install("-e", ".[dev]")
-    session.run("python", "-m", "pytest", "tests/sinks", *session.posargs)
+    session.run("python", "-m", "pytest", "tests/sinks", "tests/integrations/test_redis_budget.py", *session.posargs)
 
 
 @nox.session(python=["3.10", "3.11", "3.12", "3.13"])
