@@ -173,8 +173,9 @@ def console(session: nox.Session) -> None:
 
 @nox.session
 def sinks(session: nox.Session) -> None:
-    """Test the sinks of insights against a Redis and a NATS that are killed, and so are their services; Redis' rate budget too.
+    """Test the sinks of insights against a Redis and a NATS that are killed, and so are their services.
 
+    The rate budget in Redis is tested along.
     `-- -s` shows the numbers; `NEX_ASYNC_KILLS=100` kills more often.
     """
     search = f"{os.environ.get('PATH', '')}:/usr/sbin"

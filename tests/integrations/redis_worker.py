@@ -1,4 +1,7 @@
-"""A process that calls as fast as its budget lets it: Redis' port, the server, the known limit, the seconds. Prints its count."""
+"""One of three processes that call as fast as their budget lets them, from the same moment on; each prints its count.
+
+Arguments: Redis' port, the server's URL, the known limit (0 for none), its seconds, and for how many seconds to call.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,15 @@ from nex_async import Nex, RetryPolicy, SessionPool
 from nex_async.integrations.redis import RedisBudget
 
 
-async def main(port: int, url: str, limits: Any, end: float) -> None:
+async def main(port: int, url: str, limits: Any, seconds: float) -> None:
     done = 0
     async with Redis(port=port) as redis, SessionPool(rate_budget=RedisBudget(redis, limits=limits)) as pool:
         policy = RetryPolicy(retries=100, max_retry_after=60.0)
         async with Nex(os.environ["NEX_API_KEY"], base_url=url, pool=pool, retry=policy) as nex:
+            await redis.incr("ready")
+            while int(await redis.get("ready")) < 3:
+                await asyncio.sleep(0.01)
+            end = time.time() + seconds
 
             async def calls() -> None:
                 nonlocal done
