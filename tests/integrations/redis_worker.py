@@ -25,7 +25,7 @@ async def main(port: int, url: str, limits: Any, seconds: float) -> None:
         policy = RetryPolicy(retries=100, max_retry_after=60.0)
         async with Nex(os.environ["NEX_API_KEY"], base_url=url, pool=pool, retry=policy) as nex:
             await redis.incr("ready")
-            while int(await redis.get("ready")) < 3:
+            while int(await redis.get("ready") or 0) < 3:
                 await asyncio.sleep(0.01)
             end = time.time() + seconds
 
