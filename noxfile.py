@@ -175,6 +175,7 @@ def console(session: nox.Session) -> None:
 def sinks(session: nox.Session) -> None:
     """Test the sinks of insights against a Redis and a NATS that are killed, and so are their services.
 
+    The rate budget in Redis is tested along.
     `-- -s` shows the numbers; `NEX_ASYNC_KILLS=100` kills more often.
     """
     search = f"{os.environ.get('PATH', '')}:/usr/sbin"
@@ -182,7 +183,7 @@ def sinks(session: nox.Session) -> None:
     if missing:
         session.error(f"no {' and no '.join(missing)} on the path (Debian: apt-get install redis-server nats-server)")
     session.install("-e", ".[dev]")
-    session.run("python", "-m", "pytest", "tests/sinks", *session.posargs)
+    session.run("python", "-m", "pytest", "tests/sinks", "tests/integrations/test_redis_budget.py", *session.posargs)
 
 
 @nox.session

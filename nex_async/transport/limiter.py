@@ -248,6 +248,7 @@ class AdaptiveLimit(_Line):
     EVIDENCE = 5
     # A timer that fires late makes up for so many seconds, lest the pace be slower than allowed.
     LAG = 0.02
+    MOST_PASSED = 4096
 
     def __init__(self) -> None:
         super().__init__()
@@ -255,7 +256,7 @@ class AdaptiveLimit(_Line):
         self._rate = self.CEILING
         self._old_ceiling = self.CEILING
         self._next_slot = 0.0
-        self._passed: deque[float] = deque(maxlen=4096)
+        self._passed: deque[float] = deque(maxlen=self.MOST_PASSED)
         self._cut_until = 0.0
         self._grown_at = 0.0
 

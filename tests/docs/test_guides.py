@@ -1,4 +1,4 @@
-"""Pages whose code needs a scene of its own: pytest for the page on tests, a stream for the page on sinks, dlt and Ray for theirs."""
+"""Pages whose code needs a scene of its own: pytest, a stream of insights, a Redis, a DuckDB, a Ray cluster."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from nex_async import Nex
+from nex_async.emulator import Emulator
 from nex_async.testing import EmulatorThread
 
 from ..harness.canary import KEY
+from ..sinks.servers import running
 from .pages import blocks_of
 from .stage import shown
 from .watching import Output, playing
@@ -80,3 +82,18 @@ def test_the_page_on_ray_writes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         finally:
             ray.shutdown()
     assert "{'updated': 2} []" in capsys.readouterr().out
+
+
+async def test_the_page_on_limits_shares_a_redis(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process it shows leases from a real Redis."""
+    redis = pytest.importorskip("redis.asyncio")
+    monkeypatch.setenv("NEX_API_BASE_URL", emulator.url)
+    options = ("--bind", "127.0.0.1", "--port", "{port}", "--dir", "{place}", "--save", "")
+    async with running(tmp_path / "redis", "redis-server", *options) as server:
+        url = f"redis://127.0.0.1:{server.port}"
+        await shown("docs/limits.md", "in_one_process")(KEY, url)
+        async with redis.Redis.from_url(url) as client:
+            assert len(await client.keys("{nex:budget:*")) == 1
+    assert emulator.requests.count() == 1

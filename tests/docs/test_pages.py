@@ -29,6 +29,7 @@ ELSEWHERE = {
     "docs/migration-aiohttp-sse-client.md": frozenset({"first_event", "by_hand", "with_nex"}),
     "docs/deployment.md": frozenset({"application"}),
     "docs/sinks.md": frozenset({"relay"}),
+    "docs/limits.md": frozenset({"in_one_process"}),
 }
 """Functions that have tests of their own, because they never end or need a scene set for them."""
 

@@ -1,0 +1,1 @@
+"""The SDK inside other people's engines, and those engines themselves."""
