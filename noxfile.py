@@ -192,7 +192,7 @@ def scale(session: nox.Session) -> None:
 
     `-- -s -k budget` takes a part and shows its figures.
     """
-    session.install("-e", ".[dev,ray]")
+    session.install("-e", ".[dev,ray]", "ray[default]")  # with its dashboard, whose state is looked at
     more = session.posargs or ("--durations=10",)
     session.run("python", "-m", "pytest", "tests/scale", "--show-capture=no", *more)
     page = ("tests/docs/test_guides.py", "-k", "page_on_ray", "-W", "default", "--timeout", "300")

@@ -42,7 +42,7 @@ def cluster() -> Iterator[Any]:
         VARIABLE: KEY, "RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     })  # fmt: skip
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", object_store_memory=512 << 20)
+    ray.init(num_cpus=2, include_dashboard=True, logging_level="ERROR", object_store_memory=512 << 20)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield ray
     ray.shutdown()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from ...resources.base import required_text
 from ...transport.wire import in_range
 from .access import Access, ClusterOptions, access_of, place, remote_options
 from .engine import pa
-from .failures import PartitionError, reraise
+from .failures import PartitionError
+from .mapping import mapped
 
 __all__ = ["ask_many", "ingest_texts"]
 
@@ -79,7 +79,7 @@ def ask_many(
     required_text("question", question)
     work = AskBatch(access_of(_plain(options)), question, in_range("in_flight", in_flight, 1, 1000) or 8)
     in_range("batch_rows", batch_rows, 1, 1_000_000)
-    return _mapped(dataset, work, batch_rows, remote_options(options))
+    return mapped(dataset, work, batch_rows, remote_options(options))
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def ingest_texts(
     more = remote_options(options)
     if folder is None:
         more["ray_remote_args_fn"] = _once
-    return _mapped(dataset, work, batch_rows, more)
+    return mapped(dataset, work, batch_rows, more)
 
 
 def _once() -> dict[str, Any]:
@@ -168,10 +168,3 @@ def _column(table: Any, name: str) -> list[Any]:
         raise InvalidRequestError(f"the dataset has no column {name}", argument="dataset")
     found: list[Any] = table[name].to_pylist()
     return found
-
-
-def _mapped(dataset: Any, work: Callable[[Any], Any], rows: int, options: dict[str, Any]) -> Any:
-    try:
-        return dataset.map_batches(work, batch_size=rows, batch_format="pyarrow", **options).materialize()
-    except Exception as error:
-        reraise(error)

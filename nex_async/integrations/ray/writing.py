@@ -18,7 +18,8 @@ from ...transport.wire import in_range
 from .access import Access, ClusterOptions, access_of, place, remote_options
 from .checkpoint import Checkpoint
 from .engine import BlockAccessor, Datasink, pa, pc
-from .failures import PartitionError, reraise
+from .failures import PartitionError
+from .mapping import mapped
 
 __all__ = ["RecordsDatasink", "WriteResult", "write_records"]
 
@@ -154,13 +155,8 @@ def write_records(
     """
     work = _work(slug, match_on, columns, nulls, max_dead, in_flight, options)
     in_range("batch_rows", batch_rows, 1, 1_000_000)
-    try:
-        outcomes = dataset.map_batches(
-            work, batch_size=batch_rows, batch_format="pyarrow", **remote_options(options)
-        ).materialize()
-        found = outcomes.map_batches(_counted, batch_format="pyarrow").take_all()
-    except Exception as error:
-        reraise(error)
+    outcomes = mapped(dataset, work, batch_rows, remote_options(options))
+    found = outcomes.map_batches(_counted, batch_format="pyarrow").take_all()
     counts = {status: sum(row["count"] for row in found if row["status"] == status) for status in STATUSES}
     dead = outcomes.map_batches(_dead, batch_format="pyarrow")
     return WriteResult(outcomes, dead, {status: count for status, count in counts.items() if count})
