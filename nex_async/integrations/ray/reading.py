@@ -321,8 +321,6 @@ def _surveys(accesses: Sequence[Access], choice: Choice, salt: str, options: Clu
     try:
         found: list[Survey] = ray.get(asked)
     except RayError as error:
-        for each in asked:
-            ray.cancel(each)
         reraise(error)
     return found
 
