@@ -38,7 +38,6 @@ from nex_async import (
 
 from ..harness.backend import Backend
 from ..harness.canary import KEY, leaked
-from ..harness.loops import not_on_uvloop
 from ..harness.raw_server import RawServer, answer, hold, json_reply, read_request, send, serve
 
 TASK = json_reply({"id": "1"})
@@ -382,12 +381,7 @@ def test_r05_fork_inside_a_running_loop(backend: Backend) -> None:
     assert used["child"] == 3
 
 
-STREAM_OPEN = pytest.param(
-    "stream open", marks=not_on_uvloop("after other tests the feed is not always collected, not yet explained")
-)
-
-
-@pytest.mark.parametrize("when", ["loop running", "loop closed", "shared pool", STREAM_OPEN])
+@pytest.mark.parametrize("when", ["loop running", "loop closed", "shared pool", "stream open"])
 async def test_r06_dropped_without_close(when: str) -> None:
     """A client dropped without a close gives one ResourceWarning that names us and not the key; its sockets are closed."""
     with Backend() as server, warnings.catch_warnings(record=True) as caught:
