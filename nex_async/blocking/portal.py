@@ -232,7 +232,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
-    """Do as `asyncio.run` does, on a loop of our own choice. (Python 3.10 has no runner that can be told.)"""
+    """Do as `asyncio.run` does, on a loop of our own choice: Python 3.10 has no runner that can be told."""
     loop = _new_loop()
     try:
         asyncio.set_event_loop(loop)
