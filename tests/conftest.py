@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -22,9 +23,12 @@ from nex_async.emulator import Emulator
 from .harness.canary import KEY, ErrorWatch, LogWatch
 from .harness.loops import install as install_loop
 
-# The processes that tests start by the hundred share what the first of them compiled.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode"))
+# What was compiled once, the tests too, is shared by the next runs, and by the processes that tests start by the hundred.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    sys.dont_write_bytecode = False
+sys.pycache_prefix = os.environ.setdefault(
+    "PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+)
 
 # A shell that starts the suite in the background has Ctrl-C ignored, also by the processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():

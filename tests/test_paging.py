@@ -18,7 +18,7 @@ from nex_async.errors import DecodeError, InvalidRequestError, ServerError
 from nex_async.models import Note, Rows, Task
 from nex_async.models.base import Listing
 from nex_async.paging import Limits, Pager, Source
-from nex_async.walk import Walk
+from nex_async.walk import StableWalk, Walk
 
 from .harness.canary import KEY
 
@@ -228,6 +228,16 @@ async def test_p08_a_stable_scan_believes_eight_pages_that_bring_nothing() -> No
     with pytest.raises(PaginationError, match="same page again"):
         await ids(pager_of(answer, stable=True))
     assert len(asked) == 9
+
+
+def test_p08_a_pass_that_has_seen_every_row_is_as_patient() -> None:
+    """In a later pass, where no row is new, a page may come again as often as in the first."""
+    source = pager_of(lambda at: rows_of([]))._source
+    walk = StableWalk(source, 0, 100, set(numbered(10)))
+    for _ in range(8):
+        assert walk.take(rows_of(range(10), has_more=True)) == []
+    with pytest.raises(PaginationError, match="same page again"):
+        walk.take(rows_of(range(10), has_more=True))
 
 
 async def test_p09_pages_without_end() -> None:
@@ -707,6 +717,27 @@ async def test_prefetch_does_not_wait_for_pages_nobody_will_read() -> None:
         assert server.running == 4
     assert server.running == 0
     await opener
+
+
+async def test_nothing_is_sent_for_behind_a_page_that_failed() -> None:
+    """A look-ahead that met a failure waits for its reader, whom the failure ends, and asks for nothing more."""
+    asked: list[int] = []
+
+    def answer(offset: int) -> Rows[Task]:
+        asked.append(offset)
+        if offset == 10:
+            raise ServerError("broken", status=500)
+        return rows_of(range(offset, offset + 10), total=100)
+
+    async with pager_of(answer).prefetch(1) as rows:
+        assert (await anext(aiter(rows))).id == "0"
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert asked == [0, 10]
+        with pytest.raises(ServerError):
+            async for _ in rows:
+                pass
+    assert asked == [0, 10]
 
 
 async def test_prefetch_of_a_cursor_listing() -> None:

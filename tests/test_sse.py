@@ -595,12 +595,12 @@ def test_no_byte_is_copied_over_and_over(again: bytes) -> None:
         before = after
 
 
-def test_a_million_tiny_events() -> None:
+def test_two_hundred_thousand_tiny_events() -> None:
     """S11: tiny events without number leave nothing behind."""
     decoder, block = SSEDecoder(), b"event: a\ndata: 1\n\n: alive\n\ndata: 2\n\n" * 1000
     decoder.feed(block)
     before = weight(decoder)
-    assert sum(len(decoder.feed(block)) for _ in range(500)) == 1_000_000
+    assert sum(len(decoder.feed(block)) for _ in range(100)) == 200_000
     assert weight(decoder) <= before + 64
 
 

@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -201,7 +201,7 @@ class Portal:
     def _live(self) -> None:
         main = self._main()
         try:
-            asyncio.run(main)
+            _run(main)
         except BaseException as error:
             self._error = error
             if not self._stopping:  # at the end of the interpreter, asyncio may not start the thread that ends its others
@@ -220,6 +220,34 @@ class Portal:
         self._started.set()
         if not self._stopping:
             await self._stop.wait()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Return one of asyncio's own loops, whatever the policy in force says.
+
+    A policy is for the loops of the program: what it makes may belong on the main thread (Qt's), or end otherwise than ours
+    must when it is broken (uvloop's).
+    """
+    return asyncio.ProactorEventLoop() if sys.platform == "win32" else asyncio.SelectorEventLoop()
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    """Do as `asyncio.run` does, on a loop of our own choice: Python 3.10 has no runner that can be told."""
+    loop = _new_loop()
+    try:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(main)
+    finally:
+        try:
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
 
 
 class _Call(Generic[T]):

@@ -30,9 +30,10 @@ def parse_timestamp(text: str | None) -> datetime | None:
     """
     if not text or not text.isascii():
         return None
-    if 20 <= len(text) <= 27 and text[-1] == "Z" and text[0] != "0":  # as almost all are, with up to six digits of a second
+    if 20 <= len(text) <= 30 and text[-1] == "Z" and text[0] != "0":  # as almost all are, with up to nine digits of a second
+        short = text if len(text) < 28 else f"{text[:26]}Z" if text[26:-1].isdigit() else ""
         try:
-            return msgspec.convert(text, datetime)
+            return msgspec.convert(short, datetime)
         except msgspec.ValidationError:
             pass
     match = _TIMESTAMP.match(text)

@@ -54,6 +54,8 @@ class Reply(NamedTuple):
 
 _HUGE = 1 << 128
 _PLAIN = re.compile(r"[A-Za-z0-9_\-]{1,128}\Z")
+_UNQUOTED = re.compile(r"[A-Za-z0-9_.:~\-]*\Z")
+"""What a query carries as it is."""
 _DOTS = frozenset({".", ".."})
 _SLUGS = frozenset({"slug", "type", "provider"})
 
@@ -139,6 +141,8 @@ def query_string(query: Query) -> str:
 
 
 def _query_name(name: str) -> str:
+    if type(name) is str and _PLAIN.match(name):
+        return name
     try:
         return quote(name, safe="")
     except (TypeError, ValueError):
@@ -146,6 +150,8 @@ def _query_name(name: str) -> str:
 
 
 def _query_value(name: str, value: QueryValue) -> str:
+    if type(value) is str and _UNQUOTED.match(value):
+        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):

@@ -25,7 +25,6 @@ from nex_async.blocking.portal import Portal
 from nex_async.emulator import Emulator
 from tests.blocking.conftest import PATIENCE, Came, interrupted, loop_threads
 from tests.harness.canary import KEY
-from tests.harness.loops import not_on_uvloop
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and forks")
 
@@ -132,6 +131,24 @@ def test_a_view_ends_with_its_client(nex: Nex) -> None:
         view.objects.list().collect()
 
 
+def test_the_loop_is_asyncios_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The policy in force, uvloop's or Qt's, is for the program's loops: the client's thread does not ask it."""
+
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        def new_event_loop(self) -> asyncio.AbstractEventLoop:
+            raise AssertionError("a loop was asked for")
+
+    before = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(Policy())
+    try:
+        with Nex.local() as nex:
+            assert nex.objects.list().collect()
+            loop = nex._lease.portal().loop
+    finally:
+        asyncio.set_event_loop_policy(before)
+    assert type(loop).__module__.startswith("asyncio.")
+
+
 def test_no_loop_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no loop can be started the call says so, and a later one tries again."""
     nex = Nex.local()
@@ -140,7 +157,7 @@ def test_no_loop_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("too many open files")
 
     with monkeypatch.context() as broken:
-        broken.setattr(asyncio.events, "new_event_loop", refuse)
+        broken.setattr("nex_async.blocking.portal._new_loop", refuse)
         with pytest.raises(ClientLoopError) as caught:
             nex.objects.list().collect()
         assert isinstance(caught.value.__cause__, OSError)
@@ -148,7 +165,6 @@ def test_no_loop_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     nex.close()
 
 
-@not_on_uvloop("a loop that ends by SystemExit leaves the caller waiting, not yet explained")
 def test_a_loop_that_was_ended_by_an_error(nex: Nex, emulator: Emulator, came: Came) -> None:
     """A loop that breaks fails those who wait for it; the next call gets a new one."""
     emulator.faults.add(kind="stall", route="getTask")
@@ -359,7 +375,9 @@ def test_ctrl_c_while_another_thread_calls(nex: Nex, emulator: Emulator, came: C
 
 
 PROGRAM = """
-import os, signal, sys, threading, time, warnings
+import logging, os, signal, sys, threading, time, warnings
+# In development mode asyncio tells of every step that took long: how quick the machine is, is no property of ours.
+logging.getLogger("asyncio").addFilter(lambda record: not record.msg.startswith("Executing "))
 from nex_async import ClientLoopError, NexError
 from nex_async.blocking import Nex, SessionPool
 """
@@ -453,14 +471,16 @@ def test_exit_when_the_loop_does_not_answer() -> None:
     """A hook that hangs keeps the interpreter for some seconds, and not for ever."""
     code = """
     from nex_async.blocking import lease
-    lease._LAST = 0.5
-    def hang(details): time.sleep(3600)
+    lease._LAST, hangs = 0.5, threading.Event()
+    def hang(details):
+        hangs.set()
+        time.sleep(3600)
     nex = Nex.local(on_request=hang)
     threading.Thread(target=lambda: nex.objects.list().collect(), daemon=True).start()
-    time.sleep(0.5)
+    assert hangs.wait(20)
     """
     began = time.monotonic()
-    done = run(code, flags=())
+    done = run(code, flags=("-W", "ignore::ResourceWarning"))  # nothing could be closed
     assert (done.returncode, done.stderr) == (0, "")
     assert time.monotonic() - began < 20
 

@@ -18,7 +18,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from random import Random
 from typing import Any, Literal, NamedTuple, TypeAlias
-from urllib.parse import parse_qsl
+from urllib.parse import unquote
 
 import aiohttp
 from multidict import CIMultiDict
@@ -504,7 +504,7 @@ class WorldTenant:
         """Answer a request to the list."""
         world, random = self.world, self.world.random
         path, _, text = request.target.partition("?")
-        query = dict(parse_qsl(text))
+        query = _query(text)
         if request.method != "GET" or path != "/v1/insights" or query.keys() - {"from", "to", "last", "limit"}:
             return Reply(404, world.headers(), b'{"code":404,"message":"no such path"}')
         self._check_alive()
@@ -757,6 +757,10 @@ class WorldContent:
 
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _query(text: str) -> dict[str, str]:
+    return {name: unquote(value) for name, _, value in (part.partition("=") for part in text.split("&"))}
 
 
 def _refusal(status: str) -> bytes:

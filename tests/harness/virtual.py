@@ -7,6 +7,7 @@ import selectors
 import types
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from heapq import heappop
 from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
@@ -60,12 +61,17 @@ class _Clock(selectors.BaseSelector):
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
             raise Deadlock("everybody waits and no timer is set")
-        before = self.now
-        self.now += max(0.0, timeout)
-        self._turns = 0 if self.now > before else self._turns + 1
+        self.turn(self.now + timeout)
+        return []
+
+    def turn(self, until: float) -> None:
+        """Count a turn of the loop, after which it is `until`, or as late as it was."""
+        if until > self.now:
+            self.now, self._turns = until, 0
+            return
+        self._turns += 1
         if self._turns > self.TURNS:
             raise LiveLock(f"{self.TURNS} turns of the loop and the clock stands at {self.now}")
-        return []
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         key = self._keys[fileobj] = selectors.SelectorKey(fileobj, 0, events, data)
@@ -87,6 +93,27 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._clock.now
+
+    def _run_once(self) -> None:
+        """Make one turn, as the base class does, without a look at sockets: there are none."""
+        loop: Any = self
+        ready, scheduled, clock = loop._ready, loop._scheduled, self._clock
+        while scheduled and scheduled[0]._cancelled:
+            loop._timer_cancelled_count -= 1
+            heappop(scheduled)._scheduled = False
+        if loop._debug or loop._timer_cancelled_count > 100 or not (ready or scheduled):
+            super()._run_once()  # type: ignore[misc]
+            return
+        clock.turn(scheduled[0]._when if not ready and not loop._stopping else clock.now)
+        end = clock.now + loop._clock_resolution
+        while scheduled and scheduled[0]._when < end:
+            handle = heappop(scheduled)
+            handle._scheduled = False
+            ready.append(handle)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
 
     async def sock_connect(self, sock: Any, address: Any) -> None:
         await self.create_future()

@@ -43,7 +43,7 @@ _MEMORY = 6 * 1024**3
 
 _SLOW = (
     "tests/test_sse.py::test_every_split",
-    "tests/test_sse.py::test_a_million_tiny_events",
+    "tests/test_sse.py::test_two_hundred_thousand_tiny_events",
     "tests/test_feeds.py::test_opening_a_feed_while_another_closes",
     "tests/test_feeds.py::test_closing_a_feed_ends_its_readers",
     "tests/test_feeds.py::test_a_feed_that_is_forgotten_lets_go",
