@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol
 
-from nex_async.transport.ledger import FREE, Ask, KnownLimits, Lease, Ledgers
+from nex_async.transport.ledger import FREE, Ask, KnownLimits, Lease, Ledgers, SharedLimit
 from nex_async.transport.limiter import AdaptiveLimit, Standing
 from nex_async.transport.retry import Retry, RetryPolicy, decide
 
@@ -492,8 +492,8 @@ class Setup:
     """Whether there is one budget; otherwise each worker learns for itself."""
     known: KnownLimits | None = None
     """Limits that the budget is told."""
-    ceiling: float = AdaptiveLimit.CEILING
-    """The rate from which on nothing is limited."""
+    off: float = SharedLimit.OFF
+    """The rate from which on the budget limits nothing."""
     budget_latency: float = 0.002
     budget_service: float = 0.0
     """What the budget server needs for an ask; it takes one at a time."""
@@ -582,7 +582,7 @@ class Cluster:
     def run(self) -> Found:
         """Run to the end, and let what is in flight then come in."""
         setup, clock = self.setup, self.clock
-        ceiling, AdaptiveLimit.CEILING = AdaptiveLimit.CEILING, setup.ceiling
+        off, SharedLimit.OFF = SharedLimit.OFF, setup.off
         try:
             for number in range(setup.workers):
                 worker = Worker(self, number, f"worker-{number}")
@@ -594,7 +594,7 @@ class Cluster:
             clock.run(self.end)
             clock.run(self.end + 3600.0 + setup.latency)
         finally:
-            AdaptiveLimit.CEILING = ceiling
+            SharedLimit.OFF = off
         return self._found()
 
     def _early(self) -> None:

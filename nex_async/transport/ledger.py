@@ -84,6 +84,12 @@ class _Place:
         """When it will have asked again, unless it is gone."""
 
 
+class SharedLimit(AdaptiveLimit):
+    """An adaptive limit whose keeper hears late of a 429: off, it would let all workers run into the limit again and again."""
+
+    OFF = 2000.0
+
+
 class Ledger:
     """One limit of one key. Slots go to workers in the order in which they came, a fair share of the horizon at a time."""
 
@@ -162,7 +168,7 @@ class Ledgers:
         ledger = self._ledgers.get(name)
         if ledger is None:
             known = self._known.get(ask.group)
-            limit = AdaptiveLimit() if known is None else WindowLimit(*known)
+            limit = SharedLimit() if known is None else WindowLimit(*known)
             ledger = self._ledgers[name] = Ledger(limit, self._epoch, self._born)
             if len(self._ledgers) > MOST_LEDGERS:
                 self._ledgers.popitem(last=False)
