@@ -1,9 +1,9 @@
 """A cluster in a model: many workers, the real ledgers of the rate budget, a server with a limit that nobody was told.
 
-A discrete simulation on a clock of its own. Nothing is sent and nothing waits: minutes of a thousand workers take seconds. The
-budget is `nex_async.transport.ledger.Ledgers` itself; where there is none, each worker has an `AdaptiveLimit` of its own, as a
-client without `rate_budget=` has. Modelled are a worker's calls, what it leases (`nex_async.transport.budget.LeasedLimit`, step
-by step), its one core, and the network.
+A discrete simulation on a clock of its own. Nothing is sent and nothing waits: minutes of a thousand workers take seconds.
+The budget is `nex_async.transport.ledger.Ledgers` itself; where there is none, each worker has an `AdaptiveLimit` of its
+own, as a client without `rate_budget=` has. Modelled are a worker's calls, what it leases (step by step as
+`nex_async.transport.budget.LeasedLimit` does), its one core, and the network.
 """
 
 from __future__ import annotations
@@ -483,7 +483,7 @@ class Setup:
     latency: float = 0.05
     """The median of a reply's time."""
     spread: float = 0.0
-    """Of its logarithm, a normal distribution: 0 is always the median, 0.5 means that one in a hundred takes 3.2 times as long."""
+    """Of its logarithm: with 0 each takes the median, with 0.5 one in a hundred takes 3.2 times as long."""
     page_cpu: float = 0.0
     """What a worker's core does for each reply."""
     header: bool = True

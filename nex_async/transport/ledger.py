@@ -85,9 +85,12 @@ class _Place:
 
 
 class SharedLimit(AdaptiveLimit):
-    """An adaptive limit whose keeper hears late of a 429: off, it would let all workers run into the limit again and again."""
+    """An adaptive limit whose keeper hears late of a 429: while it is off, all workers run into the limit together."""
 
     OFF = 2000.0
+
+    def _measured(self, now: float, pause: float) -> float:
+        return max(super()._measured(now, pause), self._rate / 2)  # many workers have not told yet what they sent
 
 
 class Ledger:
