@@ -190,7 +190,7 @@ def checked_limits(limits: KnownLimits | None) -> KnownLimits:
             count, period = known
             fits = count == int(count) >= 1 and 0 < float(period) <= 86_400 and not isinstance(count, bool)
         except (TypeError, ValueError, OverflowError):
-            fits = False
+            fits, count, period = False, 0, 0.0
         if not fits:
             raise ConfigError(f"limits[{group!r}] must be a number of calls and a number of seconds, not {known!r}")
         checked[group] = int(count), float(period)
