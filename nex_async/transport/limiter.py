@@ -281,7 +281,7 @@ class AdaptiveLimit(_Line):
         pause = 0.0 if retry_after is None else retry_after
         if not self.active or now >= self._cut_until:
             measured = self._measured(now, pause)
-            self._is_guess = measured == inf
+            self._is_guess = measured == inf and not self.active  # of the rate that it began with
             self._old_ceiling = min(self._rate, measured)
             self._rate = max(self.FLOOR, self._old_ceiling * self.CUT)
             self._cut_until = now + max(1.0, pause)
