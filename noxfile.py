@@ -199,7 +199,7 @@ def scale(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "--show-capture=no", *page)
     if not session.posargs:
         session.run("python", "examples/ray_sync.py", "--local", "2000")
-        session.run("python", "-m", "benchmarks.cluster")
+        session.run("python", "-m", "benchmarks.ray_cluster")
 
 
 @nox.session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
@@ -83,6 +84,15 @@ class _Place:
         """When it will have asked again, unless it is gone."""
 
 
+class SharedLimit(AdaptiveLimit):
+    """An adaptive limit whose keeper hears late of a 429: while it is off, all workers run into the limit together."""
+
+    OFF = 2000.0
+
+    def _measured(self, now: float, pause: float) -> float:
+        return max(super()._measured(now, pause), self._rate / 2)  # many workers have not told yet what they sent
+
+
 class Ledger:
     """One limit of one key. Slots go to workers in the order in which they came, a fair share of the horizon at a time."""
 
@@ -91,6 +101,7 @@ class Ledger:
         self.epoch: str = epoch
         self.born: float = born
         self._line: dict[str, _Place] = {}
+        self._swept = born
 
     def lease(self, ask: Ask, now: float) -> Lease:
         """Note what a worker met, and return what it may do."""
@@ -106,14 +117,14 @@ class Ledger:
         if not limit.active:
             line.clear()
             return Lease(self.epoch, limit.standing(now), FREE, (), 0.0, 0.0)
-        for worker in [worker for worker, place in line.items() if place.back + LATE < now]:
-            del line[worker]
+        if now >= self._swept + LATE / 4:  # a thousand workers ask hundreds of times a second
+            self._swept = now
+            for worker in [worker for worker, place in line.items() if place.back + LATE < now]:
+                del line[worker]
         if ask.wanted <= 0:
             line.pop(ask.worker, None)
             return Lease(self.epoch, limit.standing(now), 0.0, (), 0.0, 0.0)
-        room = 0
-        while room < MOST_PERMITS and limit.slot(room, now) <= now + HORIZON:
-            room += 1
+        room = bisect_right(range(MOST_PERMITS), now + HORIZON, key=lambda position: limit.slot(position, now))
         if ask.worker not in line:
             line[ask.worker] = _Place(ask.wanted, now)
         share = max(1, room // len(line))
@@ -133,6 +144,8 @@ class Ledger:
 
     def _ahead(self, worker: str, share: int) -> int:
         """Return how many slots belong to those who stand before a worker."""
+        if share == 1:  # in a long line, where counting one by one would take long
+            return list(self._line).index(worker)
         ahead = 0
         for other, place in self._line.items():
             if other == worker:
@@ -163,7 +176,7 @@ class Ledgers:
         ledger = self._ledgers.get(name)
         if ledger is None:
             known = self._known.get(ask.group)
-            limit = AdaptiveLimit() if known is None else WindowLimit(*known)
+            limit = SharedLimit() if known is None else WindowLimit(*known)
             ledger = self._ledgers[name] = Ledger(limit, self._epoch, self._born)
             if len(self._ledgers) > MOST_LEDGERS:
                 self._ledgers.popitem(last=False)

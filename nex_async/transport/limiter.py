@@ -242,6 +242,8 @@ class AdaptiveLimit(_Line):
     """
 
     FLOOR, CEILING = 0.1, 200.0
+    # At this rate it is off again.
+    OFF = CEILING
     CUT, GROWTH_BELOW, GROWTH_ABOVE = 0.7, 0.05, 0.01
     QUIET = 300.0
     # Fewer calls than these say nothing about what the server allows: the key may be in use elsewhere.
@@ -259,6 +261,7 @@ class AdaptiveLimit(_Line):
         self._passed: deque[float] = deque(maxlen=self.MOST_PASSED)
         self._cut_until = 0.0
         self._grown_at = 0.0
+        self._is_guess = False
 
     @property
     def rate(self) -> float | None:
@@ -278,7 +281,9 @@ class AdaptiveLimit(_Line):
         """Learn of a 429."""
         pause = 0.0 if retry_after is None else retry_after
         if not self.active or now >= self._cut_until:
-            self._old_ceiling = min(self._rate, self._measured(now, pause))
+            measured = self._measured(now, pause)
+            self._is_guess = measured == inf and not self.active  # of the rate that it began with
+            self._old_ceiling = min(self._rate, measured)
             self._rate = max(self.FLOOR, self._old_ceiling * self.CUT)
             self._cut_until = now + max(1.0, pause)
             self._grown_at = self._cut_until
@@ -291,20 +296,20 @@ class AdaptiveLimit(_Line):
         horizon = now - max(1.0, pause)
         recent = sum(1 for passed in self._passed if passed > horizon)
         span = max(1.0, pause) + pause
-        return recent / span if recent >= self.EVIDENCE else self.CEILING
+        return recent / span if recent >= self.EVIDENCE else inf
 
     def succeeded(self, now: float) -> None:
         """Learn of a call that went through."""
         self._passed.append(now)
         if not self.active or now < self._grown_at + 1.0:
             return
-        if now >= self._cut_until + self.QUIET:
+        if self._is_guess or now >= self._cut_until + self.QUIET:
             self._rate += self._rate * self.GROWTH_BELOW
         else:
             below = self._rate < self._old_ceiling
             self._rate += self._old_ceiling * (self.GROWTH_BELOW if below else self.GROWTH_ABOVE)
         self._grown_at = now
-        if self._rate >= self.CEILING:
+        if self._rate >= self.OFF:
             self._rate, self._old_ceiling, self.active = self.CEILING, self.CEILING, False
 
     def standing(self, now: float) -> Standing:
