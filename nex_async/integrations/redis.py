@@ -28,9 +28,10 @@ from ..transport.ledger import (
     Ask,
     KnownLimits,
     Lease,
+    SharedLimit,
     checked_limits,
 )
-from ..transport.limiter import AdaptiveLimit, Standing, WindowLimit
+from ..transport.limiter import Standing, WindowLimit
 
 __all__ = ["RedisBudget"]
 
@@ -44,15 +45,16 @@ _CONSTANTS = {
     "LONGEST_WAIT": LONGEST_WAIT,
     "SHORTEST_WAIT": SHORTEST_WAIT,
     "MOST_PERMITS": MOST_PERMITS,
-    "FLOOR": AdaptiveLimit.FLOOR,
-    "CEILING": AdaptiveLimit.CEILING,
-    "CUT": AdaptiveLimit.CUT,
-    "GROWTH_BELOW": AdaptiveLimit.GROWTH_BELOW,
-    "GROWTH_ABOVE": AdaptiveLimit.GROWTH_ABOVE,
-    "QUIET": AdaptiveLimit.QUIET,
-    "EVIDENCE": AdaptiveLimit.EVIDENCE,
-    "LAG": AdaptiveLimit.LAG,
-    "MOST_PASSED": AdaptiveLimit.MOST_PASSED,
+    "FLOOR": SharedLimit.FLOOR,
+    "CEILING": SharedLimit.CEILING,
+    "OFF": SharedLimit.OFF,
+    "CUT": SharedLimit.CUT,
+    "GROWTH_BELOW": SharedLimit.GROWTH_BELOW,
+    "GROWTH_ABOVE": SharedLimit.GROWTH_ABOVE,
+    "QUIET": SharedLimit.QUIET,
+    "EVIDENCE": SharedLimit.EVIDENCE,
+    "LAG": SharedLimit.LAG,
+    "MOST_PASSED": SharedLimit.MOST_PASSED,
     "KEPT": KEPT,
     "LONGEST_KEPT": _LONGEST_KEPT,
 }
@@ -80,7 +82,7 @@ if packed then
 else
   redis.call('DEL', memory, passes)
   s = {
-    epoch = new_epoch, raw = raw, clock = 0, gate = 0, line = {},
+    epoch = new_epoch, raw = raw, clock = 0, gate = 0, line = {}, swept = 0, is_guess = false,
     active = false, rate = CEILING, ceiling = CEILING, next = 0, cut_until = 0, grown_at = 0,
     first = 0, taken = 0, last = 0,
   }
@@ -128,13 +130,13 @@ end
 
 local function succeeded()
   if not s.active or now < s.grown_at + 1 then return end
-  if now >= s.cut_until + QUIET then
+  if s.is_guess or now >= s.cut_until + QUIET then
     s.rate = s.rate + s.rate * GROWTH_BELOW
   else
     s.rate = s.rate + s.ceiling * (s.rate < s.ceiling and GROWTH_BELOW or GROWTH_ABOVE)
   end
   s.grown_at = now
-  if s.rate >= CEILING then s.rate, s.ceiling, s.active = CEILING, CEILING, false end
+  if s.rate >= OFF then s.rate, s.ceiling, s.active = CEILING, CEILING, false end
 end
 
 local function measured(pause)
@@ -144,13 +146,16 @@ local function measured(pause)
     if times[i] / 1000000 <= horizon then break end
     recent = recent + 1
   end
-  return recent >= EVIDENCE and recent / (max(1, pause) + pause) or CEILING
+  local rate = recent >= EVIDENCE and recent / (max(1, pause) + pause) or math.huge
+  return max(rate, s.rate / 2) -- many workers have not told yet what they sent
 end
 
 local function adaptive_throttled()
   local pause = retry_after or 0
   if not s.active or now >= s.cut_until then
-    s.ceiling = min(s.rate, measured(pause))
+    local rate = measured(pause)
+    s.is_guess = rate == math.huge and not s.active
+    s.ceiling = min(s.rate, rate)
     s.rate = max(FLOOR, s.ceiling * CUT)
     s.cut_until = now + max(1, pause)
     s.grown_at = s.cut_until
@@ -245,8 +250,11 @@ if not (count or s.active) then
   s.line = {}
   return answer(FREE, {}, 0, 0)
 end
-for i = #line, 1, -1 do
-  if line[i][3] + LATE < now then table.remove(line, i) end
+if now >= s.swept + LATE / 4 then -- a thousand workers ask hundreds of times a second
+  s.swept = now
+  for i = #line, 1, -1 do
+    if line[i][3] + LATE < now then table.remove(line, i) end
+  end
 end
 local mine = index_of(worker)
 if wanted <= 0 then

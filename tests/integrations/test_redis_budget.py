@@ -130,10 +130,10 @@ async def test_its_measure_reaches_as_far_as_the_ledgers(redis: Redis) -> None:
         expected, lease = ledgers.lease(ask, float(second)), await budget._lease(ask, START + second)
         assert lease.standing == pytest.approx(expected.standing)
     assert await redis.llen(f"{{nex:budget:{ACCOUNT}:default}}:passed") == 4096
-    last = ASK._replace(throttled=True, retry_after=200.0)
+    last = ASK._replace(throttled=True, retry_after=90.0)
     expected, lease = ledgers.lease(last, 60.0), await budget._lease(last, START + 60)
     assert lease.standing == pytest.approx(expected.standing)
-    assert lease.standing.rate == pytest.approx(0.7 * 4096 / 400)
+    assert lease.standing.rate == pytest.approx(0.7 * 4096 / 180)
 
 
 # ---- what Redis holds, and for how long -----------------------------------------------------------------------------
