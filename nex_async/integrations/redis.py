@@ -173,6 +173,7 @@ local function adaptive_adopt()
     s.active = true
   end
   s.gate = max(s.gate, now + pause)
+  s.next = max(s.next, HORIZON) -- until then what was let go before lies ahead
 end
 
 local slot, take = count and window_slot or adaptive_slot, count and window_take or adaptive_take

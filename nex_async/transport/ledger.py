@@ -20,7 +20,7 @@ KnownLimits: TypeAlias = Mapping[Group, tuple[int, float]]
 PUBLISHED: KnownLimits = {"text": (10, 60.0), "connect": (10, 60.0)}
 """The limits that the API's documentation gives."""
 
-HORIZON = 0.25
+HORIZON = AdaptiveLimit.AHEAD
 """Permits are given out for so many seconds ahead: what is out when a worker dies, or when a 429 comes, is that much."""
 FREE = 0.5
 """While no limit is known a worker sends freely for so many seconds, then it asks again."""

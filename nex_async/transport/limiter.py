@@ -248,6 +248,8 @@ class AdaptiveLimit(_Line):
     QUIET = 300.0
     # Fewer calls than these say nothing about what the server allows: the key may be in use elsewhere.
     EVIDENCE = 5
+    # For so many seconds ahead slots are given out, where a line is kept elsewhere.
+    AHEAD = 0.25
     # A timer that fires late makes up for so many seconds, lest the pace be slower than allowed.
     LAG = 0.02
     MOST_PASSED = 4096
@@ -321,7 +323,10 @@ class AdaptiveLimit(_Line):
         self._passed.clear()
 
     def adopt(self, standing: Standing, now: float, born: float) -> None:
-        """Take up what one that was here before had learned, where it is stricter."""
+        """Take up what one that was here before had learned, where it is stricter.
+
+        What it had let go lies ahead still: nothing goes before the last of that has.
+        """
         if standing.rate is None:
             return
         pause = max(0.0, standing.pause)
@@ -330,6 +335,7 @@ class AdaptiveLimit(_Line):
             self._cut_until = self._grown_at = now + pause
             self.active = True
         self._gate = max(self._gate, now + pause)
+        self._next_slot = max(self._next_slot, born + self.AHEAD)
 
 
 class RetryBudget:

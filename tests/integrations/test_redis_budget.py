@@ -222,7 +222,7 @@ async def test_asks_at_the_same_moment_stay_apart(redis_server: Server, known: b
         if not known:
             await budgets[0]._lease(ASK._replace(wanted=0, epoch="feed.1", standing=Standing(100.0, 120.0, 0.0)), START)
         granted: list[float] = []
-        for moment in range(4):
+        for moment in range(1, 5):  # what was let go before it was taught is over by then
             asks = [ASK._replace(worker=str(number)) for number in range(200)]
             now = START + moment
             leases = await asyncio.gather(*(budgets[int(ask.worker) % 4]._lease(ask, now) for ask in asks))

@@ -280,16 +280,18 @@ def read_workspaces(
     accesses = [access_of(options, key=source) for source in keys.values()]
     surveys = _surveys(accesses, choice, "", options)
     columns = _united(surveys)
-    reads, rows, sizes = [], [], []
+    tasks: list[tuple[int, ReadPart, int, int]] = []
     for name, access, found in zip(keys, accesses, surveys, strict=True):
         parts = divide(choice.whole, found.total, math.ceil(found.total / PARTITION_ROWS))
         for number, part in enumerate(parts):
             called = f"partition {number + 1} of {len(parts)} of {slug} of workspace {name}"
-            reads.append(ReadPart(access, choice, part, called, columns, found.defined, name))
-            rows.append((found.total if part.stop is None else part.stop) - part.start)
-            sizes.append(found.row_bytes)
+            rows = (found.total if part.stop is None else part.stop) - part.start
+            read = ReadPart(access, choice, part, called, columns, found.defined, name)
+            tasks.append((number, read, rows, found.row_bytes))
+    tasks.sort(key=lambda task: task[0])  # in turns, so that a large workspace does not hold up those behind it
+    _, reads, counts, sizes = zip(*tasks, strict=True)
     schema = pa.schema([pa.field(WORKSPACE, pa.string()), *schema_of(columns)])
-    source = RecordsDatasource(reads, rows, sizes, schema)
+    source = RecordsDatasource(reads, counts, sizes, schema)
     return ray.data.read_datasource(source, override_num_blocks=len(reads), **remote_options(options))
 
 
