@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import subprocess
 import sys
@@ -29,7 +30,6 @@ LAYERS = [
     {"cli", "testing", "__main__"},
 ]
 EMULATOR_KNOWS = {"emulator", "models", "routes", "storage", "errors", "_version", "_typing"}
-SOURCES = {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
 
 
 def module_of(path: Path) -> str:
@@ -37,7 +37,13 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {module_of(path): tree for path, tree in SOURCES.items()}
+MODULES = {module_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+@functools.cache
+def tree_of(module: str) -> ast.Module:
+    """Return the syntax of a module; read when it is asked for, for every process of the suite imports this file."""
+    return ast.parse(MODULES[module].read_text())
 
 
 def is_package(module: str) -> bool:
@@ -62,7 +68,7 @@ def run_time(tree: ast.AST, *, lazy: bool) -> Iterator[ast.AST]:
 def imports_of(module: str, *, lazy: bool = True) -> set[str]:
     """Return the modules of ours that a module imports when it runs."""
     found: set[str] = set()
-    for node in run_time(MODULES[module], lazy=lazy):
+    for node in run_time(tree_of(module), lazy=lazy):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -163,7 +169,7 @@ def test_every_public_name_resolves() -> None:
 
 def test_lazy_names_and_typed_names_are_the_same() -> None:
     """What type checkers see at the root and what loads at run time are the same names."""
-    block = next(node for node in SOURCES[ROOT / "__init__.py"].body if isinstance(node, ast.If))
+    block = next(node for node in tree_of("nex_async").body if isinstance(node, ast.If))
     typed = {alias.asname or alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert typed | {"__version__"} == set(nex_async.__all__)
 
@@ -200,8 +206,9 @@ PUBLIC_PARTS = {part for parts in LAYERS[:-1] for part in parts} - {"storage", "
 
 def test_everything_public_is_described() -> None:
     """Every module, and every public class, function and method below the command line, has a docstring."""
-    missing = [module for module, tree in MODULES.items() if not ast.get_docstring(tree)]
-    for module, tree in MODULES.items():
+    missing = [module for module in MODULES if not ast.get_docstring(tree_of(module))]
+    for module in MODULES:
+        tree = tree_of(module)
         if part_of(module) in PUBLIC_PARTS:
             missing += [f"{module}.{name}" for name in undocumented(tree)]
     assert missing == []
@@ -210,7 +217,8 @@ def test_everything_public_is_described() -> None:
 def test_every_method_names_its_operation() -> None:
     """A method that sends names the operation and the scope it needs, so that a 403 is no riddle."""
     wrong = []
-    for module, tree in MODULES.items():
+    for module in MODULES:
+        tree = tree_of(module)
         if not module.startswith("nex_async.resources.") or module.endswith(".base"):
             continue
         for node in ast.walk(tree):

@@ -228,7 +228,9 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     A policy is for the loops of the program: what it makes may belong on the main thread (Qt's), or end otherwise than ours
     must when it is broken (uvloop's).
     """
-    return asyncio.ProactorEventLoop() if sys.platform == "win32" else asyncio.SelectorEventLoop()
+    if sys.platform == "win32":
+        return asyncio.ProactorEventLoop()
+    return asyncio.SelectorEventLoop()
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
