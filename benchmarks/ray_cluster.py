@@ -1,7 +1,7 @@
 """What a Ray cluster of this machine costs over one process, and what a second worker brings.
 
-`python -m benchmarks.ray_cluster` reads 200 000 records and writes 20 000 rows against the load target, with one worker and with
-two, at no delay and at 20 ms, beside one process that does the same; `--store` keeps the figures for docs/scale.md.
+`python -m benchmarks.ray_cluster` reads 200 000 records and writes 20 000 rows against the load target, with one worker and
+with two, at no delay and at 20 ms, beside one process that does the same; `--store` keeps the figures for docs/scale.md.
 Needs the extra `ray`.
 """
 

@@ -70,7 +70,7 @@ def main() -> int:
         if chosen.local is not None:
             options["base_url"] = stack.enter_context(embedded(chosen.local))
             os.environ["NEX_API_KEY"] = LOCAL_KEY  # for the workers, who are started below
-        ray.init(logging_level="ERROR", log_to_driver=False)
+        ray.init(log_to_driver=False)
         ray.data.DataContext.get_current().enable_progress_bars = False
         stack.callback(ray.shutdown)
         try:
