@@ -26,7 +26,7 @@ from .harness.raw_server import NO_WAIT, RawServer, Seen, json_reply, serve
 
 ROOT = Path(nex_async.__file__).parent
 METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
-LOGGERS = {"blocking", "budget", "bulk", "calls", "config", "emulator", "feeds", "jobs", "paging", "pool", "sinks"}
+LOGGERS = {"blocking", "budget", "bulk", "calls", "config", "dlt", "emulator", "feeds", "jobs", "paging", "pool", "sinks"}
 
 
 @pytest.fixture

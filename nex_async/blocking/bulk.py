@@ -147,6 +147,11 @@ class Export:
         """Rows that the last run could not use."""
         return self._async.bad_rows
 
+    @property
+    def unstable(self) -> bool:
+        """Whether the listing shrank while it was read, so that rows may have been skipped."""
+        return self._async.unstable
+
     def run(self) -> ExportReport:
         """Write the file, and return the report."""
         return self._nex._call(self._async._run)

@@ -125,7 +125,7 @@ class Export:
         checked_batch(batch_rows, on_bad_row)
         from .formats.arrow import BatchReader, Former
 
-        columns, structured = await self.columns(), self._layout.structured
+        columns, structured = await self._columns(), self._layout.structured
         former = await asyncio.to_thread(Former, columns, structured)
         convert = BatchReader(columns, structured, former)
         reader = Reader(self._whole, self._sender, self._options, convert, window=self._window)
@@ -246,10 +246,10 @@ class Export:
         """Return the layout of the file: as it was begun, or with the columns the server's definition gives."""
         if self._format == "jsonl":
             return self._layout
-        columns = checkpoint.layout.columns if checkpoint is not None else await self.columns()
+        columns = checkpoint.layout.columns if checkpoint is not None else await self._columns()
         return Layout(columns, self._layout.structured, self._layout.compression, self._layout.level)
 
-    async def columns(self) -> tuple[Column, ...]:
+    async def _columns(self) -> tuple[Column, ...]:
         """Return the attributes' columns: from the definition, and where it does not tell, from the first page."""
         if self._known is not None:
             return self._known

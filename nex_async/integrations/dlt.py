@@ -45,7 +45,7 @@ os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
 ApiKey: TypeAlias = str | Secret | Callable[[], str | Secret] | None
 """A key, or a function that returns it each time it is needed; None looks into `NEX_API_KEY` and `~/.nex`."""
 
-_log = logging.getLogger("nex_async.integrations.dlt")
+_log = logging.getLogger("nex_async.dlt")
 _OVERLAP = timedelta(minutes=5)
 _INSIGHTS_OVERLAP = timedelta(hours=2)
 """The API's list shows an insight within two hours of its creation."""
@@ -356,11 +356,13 @@ async def _rows(
             yield table
     _compare(target, before, await _now(sender, target, options))
     if changes.bad_rows:
-        _log.warning("%s: %d rows cannot be used, and were skipped", target.table, changes.bad_rows)
+        fields = {"nex_table": target.table, "nex_count": changes.bad_rows}
+        _log.warning("%s: %d rows cannot be used, and were skipped", target.table, changes.bad_rows, extra=fields)
     if changes.unstable:
         _log.warning(
             "%s: rows were deleted while it was read, so that others may be missing; the next run reads all again",
             target.table,
+            extra={"nex_table": target.table},
         )
     if target.kind == "object":
         _note(state, before.definition.id, changes, watermark)
@@ -408,7 +410,8 @@ async def _insights(sender: Sender, settings: _Settings, state: dict[str, Any]) 
         async for table in tables:
             yield table
     if reading.bad_rows:
-        _log.warning("insights: %d rows cannot be used, and were skipped", reading.bad_rows)
+        fields = {"nex_table": "insights", "nex_count": reading.bad_rows}
+        _log.warning("insights: %d rows cannot be used, and were skipped", reading.bad_rows, extra=fields)
     newest = max(filter(None, (reading.newest, before)), default=None)
     if newest is not None:
         state["created_at"] = rfc3339("created_at", newest)

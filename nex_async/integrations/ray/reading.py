@@ -128,7 +128,7 @@ def survey(access: Access, choice: Choice, salt: str) -> Survey:
 
 async def _survey(nex: Nex, choice: Choice, salt: str) -> Survey:
     sender, whole = nex._sender, choice.whole
-    columns = await Export(sender, whole, None, {}).columns()
+    columns = await Export(sender, whole, None, {})._columns()
     defined = await _defined(nex, choice.slug)
     total = await total_of(whole, sender, {})
     size, count = 0, 0
