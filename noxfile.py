@@ -126,7 +126,7 @@ def soak(session: nox.Session) -> None:
     `-- --schedules 2000 --days 10` chooses other numbers. The time is virtual; `soak_real` takes a real hour.
     """
     session.install("-e", ".[dev]")
-    numbers = session.posargs or ("--schedules", "10000", "--days", "100")
+    numbers = session.posargs or ("--schedules", "10000", "--days", "100", "--regimes")
     session.run("python", "-m", "tests.simulation.soak", "--jobs", "2", *numbers)
     session.run("python", "-m", "tests.simulation.mutants")
     session.run("python", "-m", "tests.exact.soak")

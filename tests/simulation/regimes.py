@@ -146,4 +146,4 @@ REGIMES: dict[str, tuple[Regime, int]] = {
         (stream_first, 4),
     )
 }
-"""Each regime, and how many seeds of it a test takes."""
+"""Each regime, and how many seeds of it the soak takes; the suite takes the first half of them."""

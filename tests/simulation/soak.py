@@ -57,6 +57,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, help="run one seed and tell its story")
     parser.add_argument("--grep", default="", help="with --seed: only the lines that hold this")
     parser.add_argument("--regime", choices=sorted(REGIMES), help="take the conditions of this regime")
+    parser.add_argument("--regimes", action="store_true", help="add all regimes, each with its own number of seeds")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args(arguments)
     if options.seed is not None:
@@ -64,7 +65,10 @@ def main(arguments: list[str]) -> int:
         return 0
     seeds = list(range(options.first, options.first + options.schedules))
     seeds += range(FIRST_DAY + options.first, FIRST_DAY + options.first + options.days)
-    return _report(_judged([(seed, options.regime) for seed in seeds], options.jobs))
+    jobs: list[tuple[int, str | None]] = [(seed, options.regime) for seed in seeds]
+    if options.regimes:
+        jobs += [(seed, name) for name, (_, count) in REGIMES.items() for seed in range(count)]
+    return _report(_judged(jobs, options.jobs))
 
 
 def _judged(jobs: list[tuple[int, str | None]], processes: int) -> Iterator[tuple[int, list[str], int, int, int]]:

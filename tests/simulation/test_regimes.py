@@ -19,7 +19,7 @@ def test_the_promises_hold_in(name: str) -> None:
     """Nothing is lost outside gaps or doubled in this regime."""
     regime, seeds = REGIMES[name]
     bad = {}
-    for seed in range(seeds):
+    for seed in range(seeds // 2):  # all of them: `nox -s soak`
         found = problems(run_schedule(seed, regime(Random(seed))))
         if found:
             bad[seed] = found[:5]
