@@ -117,7 +117,10 @@ def measure(times: int) -> list[dict[str, Any]]:
                     if delay == 0.0:
                         work()  # workers start, and connect
                     wall, cpu = _timed(work, times)
-                    point = {"job": job, "delay": delay, "workers": workers, "records": count, "seconds": wall, "cpu": cpu}
+                    point = {
+                        "job": job, "delay": delay, "workers": workers, "records": count, "seconds": wall, "cpu": cpu,
+                        "in_flight": WINDOW if job == "read" else IN_FLIGHT,
+                    }  # fmt: skip
                     points.append(point)
                     print(
                         f"{job:5} {count} at {delay * 1000:.0f} ms, {workers or 'no'} workers: {wall:.2f} s, CPU {cpu:.2f} s"

@@ -313,7 +313,13 @@ def measured() -> list[Row]:
     if not MEASURED.exists():
         return []
     points: list[Row] = msgspec.json.decode(MEASURED.read_bytes())["points"]
-    return sorted(points, key=lambda point: (point["workers"], point["records"]))
+    return sorted(points, key=lambda point: (point["job"], point["delay"], point["workers"]))
+
+
+def expected(point: Row, costs: Costs) -> float:
+    """Return the seconds that the formula gives for what was measured. One process is as good as one worker."""
+    there = replace(costs, latency=max(point["delay"], 0.001), concurrency=point["in_flight"])
+    return formula(point["records"], inf, max(1, point["workers"]), there, writes=point["job"] == "write")
 
 
 def _number(value: float, digits: int = 2) -> str:
@@ -349,15 +355,16 @@ def _measured_table(costs: Costs) -> list[str]:
     if not points:
         return ["Nothing was measured yet."]
     return _table(
-        "workers | records | seconds, measured | records a second | CPU seconds | seconds, formula",
+        "what | delay | workers | seconds, measured | records a second | CPU seconds | seconds, formula",
         (
             (
-                point["workers"],
-                f"{point['records']:,}",
+                f"{point['job']} {point['records']:,}",
+                f"{1000 * point['delay']:.0f} ms",
+                point["workers"] or "one process",
                 f"{point['seconds']:.1f}",
                 f"{point['records'] / point['seconds']:,.0f}",
                 f"{point['cpu']:.1f}",
-                f"{formula(point['records'], inf, point['workers'], costs):.1f}",
+                f"{expected(point, costs):.1f}",
             )
             for point in points
         ),
@@ -508,7 +515,7 @@ def plot(report: dict[str, Any], costs: Costs, path: Path) -> None:
                 records = [ROWS * row["utilisation"] * row["rate"] for row in chosen]
                 speed.plot(xs, records, "o", color=colour, label=f"{limit.name} (simulated)")
                 asks.plot(xs, [max(0.01, row["asks"]) for row in chosen], "o-", color=colour, label=limit.name)
-    points = measured()
+    points = [point for point in measured() if point["job"] == "read" and point["workers"]]
     if points:
         xs, ys = [point["workers"] for point in points], [point["records"] / point["seconds"] for point in points]
         speed.plot(xs, ys, "*", color="black", markersize=14, label="measured")
