@@ -39,10 +39,10 @@ def embedded(count: int) -> Iterator[str]:
         yield nex.url
 
 
-def employed(row: dict[str, Any]) -> dict[str, Any]:
-    """Return what is to be written of a person: the title says where the address belongs."""
-    address = row["email_addresses"][0]
-    return {"email_addresses": row["email_addresses"], "job_title": f"at {address.partition('@')[2]}"}
+def employed(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what is to be written of a person, if anything: the title says where the address belongs."""
+    addresses = row["email_addresses"] or ()
+    return [{"email_addresses": addresses, "job_title": f"at {address.partition('@')[2]}"} for address in addresses[:1]]
 
 
 def sync(options: ClusterOptions, checkpoint: str | None) -> int:
@@ -51,8 +51,7 @@ def sync(options: ClusterOptions, checkpoint: str | None) -> int:
     if checkpoint is not None:
         reading["checkpoint"], writing["checkpoint"] = f"{checkpoint}/read", f"{checkpoint}/write"
     people = read_records("person", attributes=["email_addresses"], **reading)
-    changed = people.filter(lambda row: bool(row["email_addresses"])).map(employed)
-    written = write_records(changed, "person", match_on="email_addresses", **writing)
+    written = write_records(people.flat_map(employed), "person", match_on="email_addresses", **writing)
     for status, count in written.counts.items():
         print(f"{count} {status}")
     for letter in written.dead_letters.take(10):
