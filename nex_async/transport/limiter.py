@@ -74,9 +74,9 @@ class Waiter:
     __slots__ = ("at", "deadline", "go")
 
     def __init__(self, go: asyncio.Future[None], deadline: float) -> None:
-        self.go = go
-        self.deadline = deadline
-        self.at = 0.0
+        self.go: asyncio.Future[None] = go
+        self.deadline: float = deadline
+        self.at: float = 0.0
 
 
 class _Line(ABC):

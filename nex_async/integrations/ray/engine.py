@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "BlockAccessor",
@@ -29,8 +29,17 @@ except ModuleNotFoundError as _missing:
 
 cloudpickle: Any = importlib.import_module("ray.cloudpickle")
 RayError: Any = importlib.import_module("ray.exceptions").RayError
-Datasource: Any = _data.Datasource
-Datasink: Any = _data.Datasink
+if TYPE_CHECKING:
+
+    class Datasource:
+        """What Ray Data reads from."""
+
+    class Datasink:
+        """What Ray Data writes to."""
+
+else:
+    Datasource = _data.Datasource
+    Datasink = _data.Datasink
 ReadTask: Any = _data.ReadTask
 BlockMetadata: Any = _block.BlockMetadata
 BlockAccessor: Any = _block.BlockAccessor

@@ -165,7 +165,7 @@ def _difference(before: dict[str, Column], now: dict[str, Column]) -> str:
 # ---- on the driver --------------------------------------------------------------------------------------------------
 
 
-class RecordsDatasource(Datasource):  # type: ignore[misc]
+class RecordsDatasource(Datasource):
     """A Ray Data source over partitions of records; for `ray.data.read_datasource`. `read_records` makes one."""
 
     def __init__(self, reads: Sequence[ReadPart], rows: Sequence[int], row_bytes: Sequence[int], schema: Any) -> None:

@@ -197,7 +197,7 @@ def _work(
     return WriteRows(access_of(options), slug, match_on, nulls, chosen, max_dead, in_flight, checkpoint)
 
 
-class RecordsDatasink(Datasink):  # type: ignore[misc]
+class RecordsDatasink(Datasink):
     """A Ray Data sink of keyed upserts: ``dataset.write_datasink(RecordsDatasink("person", match_on="email"))``.
 
     Keeps the counts, and the rows that failed as one pyarrow table; `write_records` keeps the outcome of every row.
