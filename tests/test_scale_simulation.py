@@ -106,7 +106,8 @@ def test_measured_points_may_be_missing(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(scale, "MEASURED", tmp_path / "none.json")
     assert scale.measured() == []
     assert scale._measured_table(COSTS) == ["Nothing was measured yet."]
-    points = [{"workers": count, "records": 200_000, "seconds": 6.0 / count, "cpu": 6.0} for count in (2, 1)]
+    same = {"job": "read", "delay": 0.02, "records": 200_000, "cpu": 6.0, "in_flight": 4}
+    points = [{**same, "workers": count, "seconds": 6.0 / count} for count in (2, 1)]
     (tmp_path / "none.json").write_text(json.dumps({"points": points}))
     assert [point["workers"] for point in scale.measured()] == [1, 2]
     assert len(scale._measured_table(COSTS)) == 4

@@ -148,6 +148,7 @@ _OPTIONAL = (
     "nex_async.testing",
     "nex_async.__main__",
     "nex_async.bulk.formats.arrow",
+    "nex_async.integrations.ray",
 )
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from nex_async import Nex, RetryPolicy, SessionPool
 from nex_async.emulator import Emulator
 from nex_async.errors import ConfigError, DeadlineExceeded
-from nex_async.transport.ledger import FREE, HORIZON, Ask, Ledgers
+from nex_async.transport.ledger import FREE, HORIZON, Ask, Ledgers, SharedLimit
 from nex_async.transport.limiter import Standing
 
 from ..harness.canary import KEY, SECRET
@@ -231,7 +231,8 @@ async def test_asks_at_the_same_moment_stay_apart(redis_server: Server, known: b
     if known:
         assert len(granted) == 600
     else:
-        assert len(granted) == pytest.approx(4 * 100 * HORIZON, abs=8)
+        # At each moment the one that is due, those within the horizon, and what a keeper that comes late makes up for.
+        assert 4 * 100 * HORIZON <= len(granted) <= 4 * (1 + 100 * (HORIZON + SharedLimit.LAG))
         assert all(later - first >= 0.01 - 1e-5 for first, later in zip(granted, granted[3:], strict=False))
         assert len(set(granted)) >= len(granted) - 2 * 4  # at most LAG's worth at one moment
 

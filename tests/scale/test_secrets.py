@@ -179,3 +179,11 @@ def test_without_a_cluster() -> None:
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, cwd=ROOT
     )
     assert done.stdout.strip() == "ConfigError Ray is not running: call ray.init() first", done.stderr
+
+
+def test_the_example_syncs(tmp_path: Path) -> None:
+    """The example runs as it is written."""
+    command = [sys.executable, str(ROOT / "examples" / "ray_sync.py"), "--local", "300"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "300 updated\n"
