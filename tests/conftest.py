@@ -34,8 +34,8 @@ sys.pycache_prefix = os.environ.setdefault(
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long a machine takes to draw examples is no property of ours.
-hypothesis.settings.register_profile("suite", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# How long a machine takes to draw examples, and to run one, is no property of ours.
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("suite")
 
 install_loop()
@@ -90,6 +90,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
     """No test sees the settings of the machine it runs on."""
     for name in _ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
+    if sys.flags.dev_mode:
+        # For the programs that a test starts: all of development mode but that asyncio tells, where a user would read it,
+        # of every step that took long on a busy machine.
+        monkeypatch.delenv("PYTHONDEVMODE", raising=False)
+        for name, value in {"PYTHONMALLOC": "debug", "PYTHONFAULTHANDLER": "1", "PYTHONWARNINGS": "default"}.items():
+            monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PYTHONASYNCIODEBUG", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp() / "nobody"))
 
 

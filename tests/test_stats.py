@@ -29,6 +29,7 @@ from nex_async.errors import AuthenticationError, NexError
 from nex_async.transport import state as state_module
 
 from .harness.canary import KEY, leaked
+from .harness.loops import leaves_connections
 from .harness.raw_server import NO_WAIT
 from .harness.virtual import Outcome, VirtualWire, reply, run_virtual, virtual_client
 
@@ -242,6 +243,7 @@ async def test_an_embedded_nex_has_figures_from_the_start() -> None:
     assert after.calls.succeeded == 1
 
 
+@leaves_connections
 def test_a_client_used_from_two_loops_sums_them_up(backend_url: str) -> None:
     """Calls made under one event loop, and then another, are the calls of one client."""
     nex = Nex(KEY, base_url=backend_url)

@@ -375,9 +375,7 @@ def test_ctrl_c_while_another_thread_calls(nex: Nex, emulator: Emulator, came: C
 
 
 PROGRAM = """
-import logging, os, signal, sys, threading, time, warnings
-# In development mode asyncio tells of every step that took long: how quick the machine is, is no property of ours.
-logging.getLogger("asyncio").addFilter(lambda record: not record.msg.startswith("Executing "))
+import os, signal, sys, threading, time, warnings
 from nex_async import ClientLoopError, NexError
 from nex_async.blocking import Nex, SessionPool
 """

@@ -6,9 +6,19 @@ import asyncio
 import logging
 import os
 
-__all__ = ["ON_UVLOOP", "install"]
+import pytest
+
+__all__ = ["ON_UVLOOP", "UVLOOPS_OWN", "install", "leaves_connections"]
 
 ON_UVLOOP = os.environ.get("NEX_ASYNC_LOOP") == "uvloop"
+
+
+UVLOOPS_OWN = "unclosed resource <TCPTransport"
+"""What uvloop warns of for each connection that stands open when a loop is closed; asyncio's loops say nothing of it."""
+
+leaves_connections = pytest.mark.filterwarnings(f"ignore:{UVLOOPS_OWN}:ResourceWarning")
+"""For tests that close a loop under a client. Made an error, the warning keeps uvloop from closing the connection, and then
+from ever closing the loop."""
 
 
 def install() -> None:
