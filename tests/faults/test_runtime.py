@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -640,9 +641,12 @@ async def test_r11_the_system_clock_jumps(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def descriptors() -> int:
-    """Return how many file descriptors this process holds, where that can be known."""
-    folder = Path("/proc/self/fd")
-    return len(list(folder.iterdir())) if folder.exists() else 0
+    """Return how many files this process has open, without those on the null device: uvloop keeps one as a reserve."""
+    folder, count = Path("/proc/self/fd"), 0
+    for each in folder.iterdir() if folder.exists() else ():
+        with contextlib.suppress(OSError):  # the one that reads the folder is gone by now
+            count += each.readlink() != Path(os.devnull)
+    return count
 
 
 async def test_r13_many_calls_at_once(backend: Backend) -> None:
