@@ -124,8 +124,8 @@ def test_the_cluster_obeys_one_limit(name: str, workers: int) -> None:
 def test_it_does_as_well_as_one_process() -> None:
     """Eight workers with one call each get what one worker with eight calls gets, within 5 %."""
     one, many = (Cluster(HIDDEN["10_per_second"](), workers=workers, calls=8 // workers) for workers in (1, 8))
-    run_virtual(one.run(300.0))
-    run_virtual(many.run(300.0))
+    run_virtual(one.run(120.0))
+    run_virtual(many.run(120.0))
     assert sum(many.done) == pytest.approx(sum(one.done), rel=0.05)
 
 
