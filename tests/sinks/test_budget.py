@@ -23,7 +23,7 @@ from nex_async.transport.limiter import Standing
 
 from ..harness.canary import KEY, SECRET
 from ..harness.services import service
-from ..sinks.servers import Server, running, until
+from .servers import Server, running, until
 
 pytest.importorskip("redis", reason="redis is not installed: run `nox -s sinks`")
 
@@ -263,7 +263,7 @@ async def test_processes_keep_one_limit(redis_server: Server, emulator: Emulator
             place = tmp_path / str(number)
             place.mkdir()
             arguments = (redis_server.port, emulator.url, LIMIT if known else 0, WINDOW, seconds)
-            command = ("-m", "tests.integrations.redis_worker", *arguments)
+            command = ("-m", "tests.sinks.budget_worker", *arguments)
             workers.append(await stack.enter_async_context(service(place, *command, NEX_API_KEY=KEY)))
         done, later = zip(*[map(int, (await worker.line()).split()) for worker in workers], strict=True)
         assert [await worker.over() for worker in workers] == [0, 0, 0]
@@ -339,7 +339,7 @@ async def test_a_redis_without_memory_is_taught(redis_server: Server, emulator: 
             await client.flushall()
         back = time.time()
         await asyncio.sleep(4.0)
-        assert crew.sent(back, 429) <= 4
+        assert crew.sent(back, 429) < 12, "a storm refuses every call in flight"
         assert crew.sent(back, 200) >= 30
         assert crew.sent(back) <= 4.0 * 40 * 1.2
 
