@@ -183,7 +183,7 @@ def sinks(session: nox.Session) -> None:
     if missing:
         session.error(f"no {' and no '.join(missing)} on the path (Debian: apt-get install redis-server nats-server)")
     session.install("-e", ".[dev]")
-    session.run("python", "-m", "pytest", "tests/sinks", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "worksteal", "tests/sinks", *session.posargs)
 
 
 @nox.session
