@@ -225,8 +225,7 @@ class Portal:
 def _new_loop() -> asyncio.AbstractEventLoop:
     """Return one of asyncio's own loops, whatever the policy in force says.
 
-    A policy is for the loops of the program: what it makes may belong on the main thread (Qt's), or end otherwise than ours
-    must when it is broken (uvloop's).
+    A policy is for the loops of the program: what it makes may belong on the main thread, as Qt's does.
     """
     if sys.platform == "win32":
         return asyncio.ProactorEventLoop()
