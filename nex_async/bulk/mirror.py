@@ -8,9 +8,8 @@ import logging
 import math
 import os
 import random
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import anyio
 
@@ -36,7 +35,7 @@ from ..routes import GET_GRAPH, GET_LIST, GET_OBJECT, LIST_LISTS, LIST_OBJECTS, 
 from ..storage import Database
 from ..transport.sender import Sender
 from ..transport.state import running_loop
-from ..transport.wire import Id
+from ..transport.wire import Id, texts
 from .mirroring import file
 from .mirroring.file import Kind, Row, Table
 from .mirroring.graph import apply_definitions, apply_edges
@@ -99,8 +98,8 @@ class Mirror:
         self.path: str = os.fspath(path)
         self._sender = sender
         self._targets: list[tuple[Kind, str]] = [
-            *(("object", slug) for slug in _texts("objects", objects)),
-            *(("list", number) for number in _texts("lists", lists)),
+            *(("object", slug) for slug in texts("objects", objects)),
+            *(("list", number) for number in texts("lists", lists)),
         ]
         self._relationships = relationships
         if not self._targets and not relationships:
@@ -382,15 +381,3 @@ class _Owner:
         """Wait until the file is closed; see `Owned`."""
         if running_loop() is self._loop:
             await self._mirror.aclose()
-
-
-def _texts(name: str, values: Iterable[Any]) -> list[str]:
-    if isinstance(values, (str, bytes)):
-        raise InvalidRequestError(f"{name} must be a sequence, not one string", argument=name)
-    found = []
-    for value in values:
-        whole = isinstance(value, int) and not isinstance(value, bool) and name == "lists"
-        if not whole and not (isinstance(value, str) and value.strip()):
-            raise InvalidRequestError(f"{name} must hold strings that are not blank, not {value!r}", argument=name)
-        found.append(str(value))
-    return list(dict.fromkeys(found))

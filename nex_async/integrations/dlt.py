@@ -36,7 +36,7 @@ from ..paging import OnBadRow
 from ..routes import GET_LIST, GET_OBJECT, LIST_LISTS, LIST_OBJECTS, Route
 from ..transport.options import RequestOptions
 from ..transport.sender import Sender
-from ..transport.wire import Id, rfc3339
+from ..transport.wire import Id, rfc3339, texts
 
 __all__ = ["ApiKey", "nex_source"]
 
@@ -118,11 +118,11 @@ def nex_source(
         batch_rows,
         options,
     )
-    slugs = None if objects is None else _texts("objects", objects)
+    slugs = None if objects is None else texts("objects", objects)
     client = _Client(api_key, base_url)
     with client.open() as nex:
         nex.with_options(**options)  # refuses what cannot be right
-        plan = nex._call(partial(_planned, nex._async._sender, slugs, _texts("lists", lists), options))
+        plan = nex._call(partial(_planned, nex._async._sender, slugs, texts("lists", lists), options))
     return _source(name, client, plan, settings, insights=insights)
 
 
@@ -435,15 +435,3 @@ def _check(
     for name, value in (("page_size", page_size), ("batch_rows", batch_rows)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 2:
             raise InvalidRequestError(f"{name} must be an integer of at least 2, not {value!r}", argument=name)
-
-
-def _texts(name: str, values: Iterable[Id]) -> list[str]:
-    if isinstance(values, (str, bytes)):
-        raise InvalidRequestError(f"{name} must be a sequence, not one string", argument=name)
-    found = []
-    for value in values:
-        whole = isinstance(value, int) and not isinstance(value, bool) and name == "lists"
-        if not whole and not (isinstance(value, str) and value.strip()):
-            raise InvalidRequestError(f"{name} must hold strings that are not blank, not {value!r}", argument=name)
-        found.append(str(value))
-    return list(dict.fromkeys(found))

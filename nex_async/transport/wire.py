@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from email.utils import parsedate_to_datetime
 from math import isfinite
@@ -17,7 +17,9 @@ from .. import errors
 from ..errors import APIError, BodyTruncated, DecodeError, InvalidRequestError, NexError, ProtocolError, printable
 from ..routes import Route
 
-__all__ = ["Id", "Query", "Reply", "Request", "build", "in_range", "path_segment", "query_string", "read", "retry_after"]
+__all__ = [
+    "Id", "Query", "Reply", "Request", "build", "in_range", "path_segment", "query_string", "read", "retry_after", "texts",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -419,3 +421,16 @@ def http_date(text: str) -> float | None:
         return parsedate_to_datetime(text.strip()).timestamp()
     except (ValueError, OverflowError, TypeError):
         return None
+
+
+def texts(name: str, values: Iterable[Id]) -> list[str]:
+    """Return slugs, or ids of `lists`, as texts, each once. Raises `InvalidRequestError` for what can be none."""
+    if isinstance(values, (str, bytes)):
+        raise InvalidRequestError(f"{name} must be a sequence, not one string", argument=name)
+    found = []
+    for value in values:
+        whole = isinstance(value, int) and not isinstance(value, bool) and name == "lists"
+        if not whole and not (isinstance(value, str) and value.strip()):
+            raise InvalidRequestError(f"{name} must hold strings that are not blank, not {value!r}", argument=name)
+        found.append(str(value))
+    return list(dict.fromkeys(found))
