@@ -12,6 +12,7 @@ import pytest
 from nex_async.errors import InvalidRequestError
 from nex_async.testing import EmulatorThread
 
+from ..harness.canary import KEY
 from .conftest import people, until, working
 
 pytest.importorskip("ray")
@@ -132,6 +133,18 @@ def test_a_second_run_skips_what_was_written(
     changed = write_records(cluster.data.from_items(rows), "person", match_on="email_addresses", batch_rows=100, **options)
     assert changed.counts == {"created": 300, "updated": 100} or changed.counts.get("updated") == 100
     assert backend.requests.count("upsertRecord") == 100
+
+
+def test_a_checkpoint_of_another_workspace_skips_nothing(
+    cluster: Any, backend: EmulatorThread, options: dict[str, Any], tmp_path: Any
+) -> None:
+    """The same rows with the same folder are written to each workspace."""
+    options["checkpoint"] = tmp_path
+    rows = cluster.data.from_items(people(20))
+    write_records(rows, "person", match_on="email_addresses", **options)
+    with EmulatorThread(keys={KEY: None}) as other:
+        write_records(rows, "person", match_on="email_addresses", **{**options, "base_url": other.url})
+        assert addresses(other) == addresses(backend)
 
 
 def test_a_datasink(cluster: Any, backend: EmulatorThread, options: dict[str, Any]) -> None:

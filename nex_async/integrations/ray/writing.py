@@ -79,7 +79,9 @@ class WriteRows:
         rows = self._rows(table)
         file = ""
         if self.checkpoint is not None:
-            told = msgspec.json.encode([self.slug, self.match_on, rows])
+            tenant = self.access.client()._async._state.tenant
+            assert tenant is not None
+            told = msgspec.json.encode([tenant.witness("write").hex(), self.slug, self.match_on, rows])
             file = f"write-{hashlib.blake2b(told, digest_size=20).hexdigest()}"
             done = self.checkpoint.load(file)
             if done is not None:
