@@ -45,9 +45,11 @@ def debug(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run the test suite and report which lines and branches it reaches."""
+    """Run the test suite and report which lines and branches it reaches, in the processes it starts too."""
     session.install("-e", ".[dev,demo]")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *_WORKERS, *session.posargs)
+    session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", "--skip-covered")
 
 

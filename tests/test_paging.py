@@ -255,6 +255,20 @@ async def test_p09_pages_without_end() -> None:
     assert await ids(pager_of(Server(50, 1), max_pages=50)) == numbered(50)
 
 
+@pytest.mark.parametrize("most", [4, 5])
+async def test_p09_a_listing_that_changes_faster_than_it_is_read(most: int) -> None:
+    """A stable scan whose rows are others each time they are asked for stops at `max_pages` too, on its way forth or back."""
+    asked: list[int] = []
+
+    def answer(offset: int) -> Rows[Task]:
+        asked.append(offset)
+        return rows_of(range(1000 * len(asked), 1000 * len(asked) + 10), total=1000)
+
+    with pytest.raises(PaginationError, match=f"{most} pages"):
+        await ids(pager_of(answer, stable=True, max_pages=most))
+    assert asked == [0, 9, 0, 9, 0][:most]
+
+
 @pytest.mark.parametrize("window", [0, 1, 3, 8])
 @pytest.mark.parametrize("bad", [0, 1, 4])
 async def test_p10_error_on_page_k(bad: int, window: int) -> None:
@@ -566,6 +580,21 @@ async def test_p05_the_way_back_doubles() -> None:
     assert await ids(pager_of(answer, stable=True)) == numbered(400)
     at = asked.index(300)
     assert asked[at : at + 7] == [300, 296, 288, 272, 240, 176, 48]
+
+
+def test_p05_the_way_back_ends_where_the_scan_began() -> None:
+    """A scan that looks for rows before it goes no further back than to its own beginning, whose page it takes as it is."""
+    walk: StableWalk[Task] = StableWalk(pager_of(Server(0))._source, 50, 100, set())
+    assert len(walk.take(rows_of(range(50, 60), total=100))) == 10
+    assert len(walk.take(rows_of(range(59, 69), total=100))) == 9
+    positions = []
+    for _ in range(2):
+        assert walk.take(rows_of(range(80, 90), total=100)) == []
+        positions.append(walk.position)
+    assert positions == [59, 50]
+    assert not walk.quiet
+    assert len(walk.take(rows_of(range(70, 80), total=100))) == 10
+    assert walk.position == 59
 
 
 async def test_p05_stable_scan_says_what_it_could_not_find() -> None:

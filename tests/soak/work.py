@@ -146,9 +146,16 @@ class Listener:
                 if not life.cancelled():
                     life.result()
                 scene.counts["lives"] += 1
+                await self._miss_some()
             await self._live()
         finally:
             self._notes.close()
+
+    async def _miss_some(self) -> None:
+        """Stay away until an insight was made that nobody heard."""
+        made = self._scene.counts["insights"]
+        while self._scene.counts["insights"] == made and not self._scene.stopping.is_set():
+            await asyncio.sleep(0.05)
 
     async def _live(self) -> None:
         while True:
