@@ -92,8 +92,10 @@ class Trial:
         """Assert that each row took effect or is a dead letter; return the figures."""
         world = self.world
         poison = {n for n in range(self.count) if self.is_refused(n) or self.kills_connections(n)}
-        dead = [letter.seq for letter in dead_letters(letters)] if letters.exists() else []
-        assert sorted(dead) == sorted(poison), f"dead letters {sorted(dead)} instead of {sorted(poison)}"
+        found = [*dead_letters(letters)] if letters.exists() else []
+        dead = [letter.seq for letter in found]
+        wrong = [letter for letter in found if letter.seq not in poison]
+        assert sorted(dead) == sorted(poison), f"dead letters {sorted(dead)} instead of {sorted(poison)}: {wrong}"
         last: dict[str, int] = {}
         for row in rows_of(self.count, self.distinct):
             if row["n"] not in poison:
