@@ -176,6 +176,7 @@ class Accounts:
             self._finished.add(seq)
             if seq == self._low:
                 self._advance()
+        had_failed = seq in self.trouble
         if self.trouble or self._sending or self.sent:
             self._forget_trouble(seq)
         if row is not None and row.uncertain_until:
@@ -187,7 +188,9 @@ class Accounts:
                 for key in row.keys:
                     self._synced[key_digest(key)] = row.digest if acted else None
         self._acknowledged += 1
-        if self._writing is None and (self._timer is None or self._acknowledged >= _ENOUGH):
+        if had_failed:  # a crash before this is written counts against it once more
+            self._start()
+        elif self._writing is None and (self._timer is None or self._acknowledged >= _ENOUGH):
             self._soon()
 
     def _forget_trouble(self, seq: int) -> None:

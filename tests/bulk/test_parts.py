@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from nex_async.bulk import accounts as accounts_module
 from nex_async.bulk.accounts import Accounts
 from nex_async.bulk.journal import Entry, Journal, Opened, Position, Trouble
 from nex_async.bulk.keys import KeyLines
@@ -706,6 +707,29 @@ async def test_who_comes_during_a_write_is_served_by_the_next(tmp_path: Path, br
         with pytest.raises(OSError, match="broken"):
             await accounts.note_trouble(first, BadRequestError("no", status=400))
     await accounts.close(finished=False)
+
+
+async def test_a_row_that_had_failed_is_noted_at_once_when_it_is_done(tmp_path: Path, monkeypatch: Any) -> None:
+    """The journal is written when such a row succeeds, and not some time later: crashes do not add up against it."""
+    monkeypatch.setattr(accounts_module, "_INTERVAL", 1000.0)
+    for life in range(3):
+        accounts = Accounts(plan_of({"journal": str(tmp_path / "run.db")})[0], BulkReport("x"), lambda given: given, print)
+        opened = await accounts.open("op")
+        assert opened is not None
+        assert not opened.trouble
+        await accounts.begin()
+        gate = Gate(accounts)
+        accounts.pulled(life + 1)
+        gate.words.put_nowait(None)
+        await accounts.note_trouble(row(life, 1), BadRequestError("no", status=400))
+        gate.begun.clear()
+        accounts.settle(life, "written", row(life, 1), None)
+        await asyncio.wait_for(gate.begun.wait(), 5)
+        gate.words.put_nowait(None)
+        while accounts._writing is not None:
+            await asyncio.wait([accounts._writing])
+        assert accounts._journal is not None
+        await accounts._journal.aclose()  # as a crash leaves it
 
 
 # ---- dead letters -------------------------------------------------------------------------------------------------------------
