@@ -77,13 +77,13 @@ class Outcome:
         return sorted(lines)
 
 
-def run_schedule(seed: int, conditions: Conditions, *, debug: bool | None = None) -> Outcome:
-    """Run one schedule to its end, in asyncio's debug mode if that is wanted, and return what it came to."""
+def run_schedule(seed: int, conditions: Conditions) -> Outcome:
+    """Run one schedule to its end, and return what it came to."""
     random.seed(seed)
     path = f"simulated-{next(_numbers)}.db"
     try:
         with mock.patch.object(nex_async.feeds.checkpoint, "Database", InlineDatabase), quiet():
-            return run_virtual(_run(seed, conditions, path if conditions.checkpoint else None), debug=debug)
+            return run_virtual(_run(seed, conditions, path if conditions.checkpoint else None))
     finally:
         InlineDatabase.forget(path)
 

@@ -36,7 +36,7 @@ def _digest(outcome: Outcome) -> str:
 def _day(seed: int) -> Outcome:
     random.seed(seed)
     with quiet():
-        return run_virtual(_run(seed), debug=False)  # with asyncio's debug mode a day takes a minute
+        return run_virtual(_run(seed))
 
 
 async def _run(seed: int) -> Outcome:
