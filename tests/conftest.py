@@ -100,6 +100,11 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
     monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp() / "nobody"))
 
 
+def _levels() -> dict[str, int]:
+    loggers = {name: each for name, each in logging.root.manager.loggerDict.items() if name.startswith("nex_async")}
+    return {name: each.level for name, each in loggers.items() if isinstance(each, logging.Logger) and each.level}
+
+
 def _sockets() -> set[str]:
     descriptors = Path("/proc/self/fd")
     if not descriptors.exists():
@@ -117,11 +122,12 @@ def _sockets() -> set[str]:
 
 @pytest.fixture(autouse=True)
 def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test that leaves a task, a thread or a socket behind."""
+    """Fail a test that leaves a task, a thread, a socket or a logger's level behind."""
     if inspect.iscoroutinefunction(getattr(request, "function", None)):
         request.getfixturevalue("_no_leaked_tasks")
-    threads, sockets = set(threading.enumerate()), _sockets()
+    threads, sockets, levels = set(threading.enumerate()), _sockets(), _levels()
     yield
+    assert _levels() == levels, "a level of a logger was left as it was not"
     limit = time.monotonic() + 2.0
     while left := [thread for thread in set(threading.enumerate()) - threads if not _is_executor(thread)]:
         assert time.monotonic() < limit, f"threads left running: {left}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 from pathlib import Path
@@ -49,6 +50,14 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+@pytest.fixture
+def _own_levels(caplog: pytest.LogCaptureFixture) -> None:
+    """What a page makes of the levels of loggers ends with it: who was set once is set back by `caplog`."""
+    for name in ("nex_async", "nex_async.feeds"):
+        caplog.set_level(logging.getLogger(name).level, name)
+
+
+@pytest.mark.usefixtures("_own_levels")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)])
 async def test_what_a_page_shows_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: int, capsys: pytest.CaptureFixture[str]
