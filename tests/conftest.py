@@ -122,11 +122,13 @@ def _sockets() -> set[str]:
 
 @pytest.fixture(autouse=True)
 def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test that leaves a task, a thread, a socket or a logger's level behind."""
+    """Fail a test that leaves a task, a thread, a socket, a logger's level or a handler of Ctrl-C behind."""
     if inspect.iscoroutinefunction(getattr(request, "function", None)):
         request.getfixturevalue("_no_leaked_tasks")
     threads, sockets, levels = set(threading.enumerate()), _sockets(), _levels()
+    handler = signal.getsignal(signal.SIGINT)
     yield
+    assert signal.getsignal(signal.SIGINT) is handler, "Ctrl-C does something else than before"
     assert _levels() == levels, "a level of a logger was left as it was not"
     limit = time.monotonic() + 2.0
     while left := [thread for thread in set(threading.enumerate()) - threads if not _is_executor(thread)]:

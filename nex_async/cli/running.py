@@ -8,7 +8,7 @@ import errno
 import functools
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -19,7 +19,7 @@ from .problem import AUTH, Problem, one_line
 if TYPE_CHECKING:
     from ..client import Nex
 
-__all__ = ["Session", "confirmed", "execute", "problem_of", "session_options"]
+__all__ = ["Session", "confirmed", "execute", "problem_of", "session_options", "signals_call"]
 
 Command: TypeAlias = "Callable[..., Any]"
 Work: TypeAlias = "Callable[[Nex], Coroutine[Any, Any, int | None]]"
@@ -132,7 +132,7 @@ def execute(work: Callable[[], Coroutine[Any, Any, int | None]], *, debug: bool,
 
 
 async def _guarded(work: Callable[[], Coroutine[Any, Any, int | None]], signals: list[int], resumable: bool) -> int | None:
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    task = asyncio.current_task()
     assert task is not None
 
     def stop(number: int) -> None:
@@ -141,10 +141,23 @@ async def _guarded(work: Callable[[], Coroutine[Any, Any, int | None]], signals:
             click.echo("Stopping: what is on its way is finished first. Ctrl-C again ends it at once.", err=True)
         task.cancel()
 
+    with signals_call(stop):
+        return await work()
+
+
+@contextlib.contextmanager
+def signals_call(stop: Callable[[int], object]) -> Iterator[None]:
+    """Call `stop` with the number of a signal that asks to end. Afterwards they mean what they did, on uvloop too."""
+    loop, heard = asyncio.get_running_loop(), []
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not on Windows, nor in another thread
             loop.add_signal_handler(number, stop, number)
-    return await work()
+            heard.append(number)
+    try:
+        yield
+    finally:
+        for number in heard:
+            loop.remove_signal_handler(number)
 
 
 def problem_of(error: Exception) -> Problem:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 
 import click
+
+from .running import signals_call
 
 __all__ = ["command"]
 
@@ -36,14 +36,11 @@ async def _serve(host: str, port: int, db: str, key: str, switches: dict[str, st
     from ..emulator import Emulator
 
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in ("SIGINT", "SIGTERM"):
-        with contextlib.suppress(NotImplementedError):  # not on Windows
-            loop.add_signal_handler(getattr(signal, name), stop.set)
-    async with Emulator(db, host=host, port=port, keys={key: None}, switches=switches) as emulator:
-        click.echo(f"Nex is listening at {emulator.url} (data: {db})\n")
-        click.echo("Point a client at it with:")
-        click.echo(f"  export NEX_API_BASE_URL={emulator.url}")
-        click.echo(f"  export NEX_API_KEY={key}")
-        await stop.wait()
+    with signals_call(lambda number: stop.set()):
+        async with Emulator(db, host=host, port=port, keys={key: None}, switches=switches) as emulator:
+            click.echo(f"Nex is listening at {emulator.url} (data: {db})\n")
+            click.echo("Point a client at it with:")
+            click.echo(f"  export NEX_API_BASE_URL={emulator.url}")
+            click.echo(f"  export NEX_API_KEY={key}")
+            await stop.wait()
     click.echo("Nex has stopped.")
