@@ -16,7 +16,7 @@ import os
 import ssl as ssl_module
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 import aiohttp
@@ -148,10 +148,10 @@ class SessionPool:
         for found in sets:
             if found.loop is asyncio.get_running_loop():
                 await found.close()
-            elif found.loop.is_closed():
-                found.drop()
+            elif found.loop.is_running():
+                _close_elsewhere(found.loop, found.close)
             else:
-                asyncio.run_coroutine_threadsafe(found.close(), found.loop)
+                found.drop()
 
     async def __aenter__(self) -> SessionPool:
         return self
@@ -256,6 +256,11 @@ class ConnectionSet:
         self._sessions.discard(session)
         await session.close()
 
+    def drop_session(self, session: aiohttp.ClientSession) -> None:
+        """Let go of a session without a running loop."""
+        self._sessions.discard(session)
+        session.detach()
+
     async def close(self) -> None:
         """Close every connection; calls in flight end with `ClientClosed`."""
         self.closed = True
@@ -272,16 +277,30 @@ class ConnectionSet:
     def drop(self) -> None:
         """Let go without a running loop: sockets are closed, nothing is awaited, nothing is warned about."""
         self.idle.stop()
-        for session in self._sessions:
-            session.detach()
+        for session in list(self._sessions):
+            self.drop_session(session)
         for connector in self._connectors.values():
             _drop_connector(connector, self.loop)
-        self._sessions.clear()
         self._connectors.clear()
 
     def abandon(self) -> tuple[Any, ...]:
         """Return everything that must stay referenced in a forked child, so that nothing touches the parent's sockets."""
         return self.loop, self._sessions, self._connectors
+
+
+def _close_elsewhere(loop: asyncio.AbstractEventLoop, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Have the loop of another thread close what is its own; nothing is begun on a loop that ends before it comes to it."""
+
+    def begin() -> None:
+        task = loop.create_task(close())
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+
+    with contextlib.suppress(RuntimeError):  # it was closed this moment
+        loop.call_soon_threadsafe(begin)
+
+
+_closing: set[asyncio.Task[None]] = set()
 
 
 def refuse_hidden_retry(session: aiohttp.ClientSession) -> None:
@@ -385,11 +404,18 @@ class Binding:
 
     async def close(self) -> None:
         """Close this tenant's sessions; connections stay with the pool."""
+        for session in self._own_sessions():
+            await self.connections.close_session(session)
+
+    def drop(self) -> None:
+        """The same without a running loop."""
+        for session in self._own_sessions():
+            self.connections.drop_session(session)
+
+    def _own_sessions(self) -> list[aiohttp.ClientSession]:
         if self.tenant.user_session is not None:
-            return
-        for session in (self.session, self.stream_session):
-            if session is not None:
-                await self.connections.close_session(session)
+            return []
+        return [session for session in (self.session, self.stream_session) if session is not None]
 
 
 class Tenant:
@@ -474,5 +500,7 @@ class Tenant:
                 continue
             if binding.loop is asyncio.get_running_loop():
                 await binding.close()
+            elif binding.loop.is_running():
+                _close_elsewhere(binding.loop, binding.close)
             else:
-                asyncio.run_coroutine_threadsafe(binding.close(), binding.loop)
+                binding.drop()

@@ -279,6 +279,23 @@ def test_r04_closing_after_a_loop_died_with_a_call(backend: Backend) -> None:
         gc.collect()
 
 
+@leaves_connections
+@pytest.mark.parametrize("owns_pool", [True, False])
+def test_r04_closing_while_another_loop_ends(backend: Backend, owns_pool: bool) -> None:
+    """What the client was to close on a loop that ends before it comes to it is not begun: nothing is left unawaited."""
+    pool = SessionPool()
+    nex = client(backend.url) if owns_pool else client(backend.url, pool=pool)
+    loop = asyncio.new_event_loop()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert loop.run_until_complete(nex.tasks.get(1)).id == "1"
+        asyncio.run(nex.aclose())
+        asyncio.run(pool.aclose())
+        loop.close()
+        gc.collect()
+    assert not [warning for warning in caught if "never awaited" in str(warning.message)]
+
+
 def test_r04_a_call_outside_a_loop() -> None:
     """Building a client, its resources and its pagers needs no loop."""
     nex = client("https://app.nex.ai")
