@@ -326,13 +326,17 @@ def _drop_connector(connector: aiohttp.BaseConnector, loop: asyncio.AbstractEven
 
 def _drop_transport(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
     inner: Any = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None) or transport
-    if not loop.is_closed():
+    if loop.is_running() or not hasattr(inner, "_call_connection_lost"):
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(inner.abort)
             return
-    # The loop is gone: what it would have called to end the connection is called here, which closes the socket. The
+    # Nobody runs the loop: what it would have called to end the connection is called here, which closes the socket. The
     # protocol is not told, for it would ask the loop for more. (uvloop closes its sockets when it is closed.)
     with contextlib.suppress(Exception):
+        if not loop.is_closed():
+            own: Any = loop
+            own._remove_reader(inner._sock_fd)
+            own._remove_writer(inner._sock_fd)
         inner._protocol_connected, inner._closing = False, True
         inner._call_connection_lost(None)
 
