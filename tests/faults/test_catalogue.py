@@ -102,7 +102,7 @@ def _uvloop() -> asyncio.AbstractEventLoop:
 
 
 def _eager() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
+    loop = asyncio.SelectorEventLoop()  # uvloop hands the factory of Python 3.13 an argument that it does not know
     factory = getattr(asyncio, "eager_task_factory", None)
     if factory is None:
         loop.close()
