@@ -129,7 +129,7 @@ def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     handler = signal.getsignal(signal.SIGINT)
     yield
     assert signal.getsignal(signal.SIGINT) is handler, "Ctrl-C does something else than before"
-    assert _levels() == levels, "a level of a logger was left as it was not"
+    assert _levels() == levels, "a logger was left at another level"
     limit = time.monotonic() + 2.0
     while left := [thread for thread in set(threading.enumerate()) - threads if not _is_executor(thread)]:
         assert time.monotonic() < limit, f"threads left running: {left}"

@@ -16,7 +16,7 @@ import os
 import ssl as ssl_module
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 import aiohttp
@@ -146,12 +146,7 @@ class SessionPool:
         sets = list(self._sets.values())
         self._sets.clear()
         for found in sets:
-            if found.loop is asyncio.get_running_loop():
-                await found.close()
-            elif found.loop.is_running():
-                _close_elsewhere(found.loop, found.close)
-            else:
-                found.drop()
+            await _close_on_its_loop(found)
 
     async def __aenter__(self) -> SessionPool:
         return self
@@ -288,16 +283,24 @@ class ConnectionSet:
         return self.loop, self._sessions, self._connectors
 
 
-def _close_elsewhere(loop: asyncio.AbstractEventLoop, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Have the loop of another thread close what is its own; nothing is begun on a loop that ends before it comes to it."""
+async def _close_on_its_loop(one: ConnectionSet | Binding) -> None:
+    """Close what belongs to a loop: here, or on the loop of another thread; where nobody runs it, let go of it.
+
+    Nothing is begun on a loop that ends before it comes to it.
+    """
 
     def begin() -> None:
-        task = loop.create_task(close())
+        task = one.loop.create_task(one.close())
         _closing.add(task)
         task.add_done_callback(_closing.discard)
 
-    with contextlib.suppress(RuntimeError):  # it was closed this moment
-        loop.call_soon_threadsafe(begin)
+    if one.loop is asyncio.get_running_loop():
+        await one.close()
+    elif one.loop.is_running():
+        with contextlib.suppress(RuntimeError):  # it was closed this moment
+            one.loop.call_soon_threadsafe(begin)
+    else:
+        one.drop()
 
 
 _closing: set[asyncio.Task[None]] = set()
@@ -502,9 +505,4 @@ class Tenant:
         for binding in bindings:
             if binding.generation != Tenant.generation or binding.loop.is_closed():
                 continue
-            if binding.loop is asyncio.get_running_loop():
-                await binding.close()
-            elif binding.loop.is_running():
-                _close_elsewhere(binding.loop, binding.close)
-            else:
-                binding.drop()
+            await _close_on_its_loop(binding)
